@@ -1,0 +1,55 @@
+"""The exceptions mmembed raises on purpose.
+
+Each is also the builtin that a caller would catch. This module must not know who raises them.
+"""
+
+
+class MmembedError(Exception):
+    """Base of every exception that mmembed defines."""
+
+
+class TableExistsError(MmembedError, FileExistsError):
+    """There is something already where a table was to be created."""
+
+
+class TableNotFoundError(MmembedError, FileNotFoundError):
+    """No table where one was to be opened."""
+
+
+class CorruptTableError(MmembedError, OSError):
+    """Files of a table are damaged, foreign, or do not belong together."""
+
+
+class UntrustedTableError(MmembedError, PermissionError):
+    """Files of a table belong to another user, or others may write to them."""
+
+
+class TableLockedError(MmembedError, BlockingIOError):
+    """Another handle has the table open for writing."""
+
+
+class ReadOnlyTableError(MmembedError, PermissionError):
+    """A write to a table that was opened, or whose array was given, read-only."""
+
+
+class ClosedTableError(MmembedError, ValueError):
+    """A table was used after it was closed, or for writing in a process that did not open it."""
+
+
+class TableFailedError(MmembedError, OSError):
+    """A write to a table's files failed; the handle takes no more writes."""
+
+
+class CorpusError(MmembedError, ValueError):
+    """Text that cannot be trained on."""
+
+
+class VocabularyError(MmembedError, KeyError):
+    """A key that is not in the vocabulary."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingDependencyError(MmembedError, ImportError):
+    """An optional package is not installed; the message names the command that installs it."""

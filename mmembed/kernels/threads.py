@@ -1,0 +1,53 @@
+"""How many threads a kernel call may use.
+
+Must not know any kernel. GNU OpenMP's pool does not survive fork(): a child of a process that has
+used the pool gets one thread, for good.
+"""
+
+import os
+
+# Below this many elements moved, waking a second thread costs more than it saves.
+_PARALLEL_ELEMENTS = 1 << 15
+
+_num_threads = 0  # 0: not chosen yet
+_pool_used = False
+_pool_lost = False
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that kernels use for large batches."""
+    global _num_threads
+    if _num_threads == 0:
+        _num_threads = len(os.sched_getaffinity(0))
+    return 1 if _pool_lost else _num_threads
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` threads for large batches; results do not depend on it.
+
+    Raises
+    ------
+    ValueError  n is below 1.
+    """
+    global _num_threads
+    if n < 1:
+        raise ValueError(f"the number of threads must be at least 1, got {n}")
+    _num_threads = n
+
+
+def threads_for(elements: int) -> int:
+    """Return the number of threads for a call that moves `elements` table elements."""
+    global _pool_used
+    if elements < _PARALLEL_ELEMENTS:
+        return 1
+    n = get_num_threads()
+    _pool_used = _pool_used or n > 1
+    return n
+
+
+def _after_fork_in_child() -> None:
+    global _pool_lost
+    _pool_lost = _pool_lost or _pool_used
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,40 @@
+"""What every test may use: each kernel body in turn, and how hard hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+
+# Threads of OpenMP that wait should not keep a processor of a small or busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import hypothesis
+import pytest
+
+from mmembed import kernels
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("MMEMBED_HYPOTHESIS", "default"))
+
+REQUIRED = os.environ.get("MMEMBED_REQUIRE", ",".join(kernels.NAMES)).split(",")
+
+
+@pytest.fixture(scope="session", params=kernels.NAMES)
+def body(request):
+    """Every kernel body in turn; MMEMBED_REQUIRE lists those that may not be skipped."""
+    try:
+        return kernels.load(request.param)
+    except ImportError as error:
+        if request.param in REQUIRED:
+            raise
+        pytest.skip(f"{request.param} kernels: {error}")
+
+
+@pytest.fixture
+def backend(body, request):
+    """Every kernel body in turn, in use for the whole library."""
+    before = kernels.backend()
+    name = next(name for name in kernels.NAMES if kernels.load(name) is body)
+    kernels.set_backend(name)
+    yield name
+    kernels.set_backend(before)

@@ -1,0 +1,45 @@
+"""Where a view lies in the array it was taken from.
+
+Knows arrays and addresses only: no tensors, no tape, no tables.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib import array_utils
+
+from .dtypes import Array
+
+
+def rows_of(view: Array, whole: Array) -> slice | None:
+    """Return the rows `whole[first:stop]` that hold all of `view`; None stands for all rows."""
+    if view.size == 0:
+        return slice(0, 0)
+    if whole.ndim == 0 or not whole.flags.c_contiguous:
+        return None
+    start, _ = array_utils.byte_bounds(whole)
+    low, high = array_utils.byte_bounds(view)
+    stride = whole.strides[0]
+    return slice((low - start) // stride, -((start - high) // stride))
+
+
+def same_place(view: Array, whole: Array, target: Array) -> Array:
+    """Return the part of `target` that lies in it as `view` lies in `whole`.
+
+    `target` and `whole` are C-contiguous and alike in shape and dtype: two maps of the same rows,
+    one of which may be written.
+
+    Raises
+    ------
+    RuntimeError  `view` does not lie in `whole`.
+    """
+    if view.size == 0:
+        return view.copy()
+    start, stop = array_utils.byte_bounds(whole)
+    low, high = array_utils.byte_bounds(view)
+    if low < start or high > stop:
+        raise RuntimeError(
+            "a view no longer lies in the array it was taken from, which has moved. Take it again"
+        )
+    offset = view.__array_interface__["data"][0] - start
+    return np.ndarray(view.shape, view.dtype, target, offset, view.strides)

@@ -1,0 +1,121 @@
+"""Products of matrices and vectors.
+
+Must not know layers or losses.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..dtypes import Array
+from ..recording import record
+from ..variable import Variable
+from .arithmetic import add
+from .operands import Operand, check_broadcast, data, operands, quiet, unbroadcast
+from .shape import mT, t
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+_NAMES = {
+    (1, 1): "DotBackward0",
+    (2, 1): "MvBackward0",
+    (1, 2): "MmBackward0",
+    (2, 2): "MmBackward0",
+}
+
+
+@quiet
+def matmul(input: Operand, other: Operand) -> Tensor:
+    """Return the matrix product.
+
+    Parameters
+    ----------
+    input : (k,), (m, k) or (..., m, k), a tensor or an ndarray.
+    other : (k,), (k, n) or (..., k, n); leading dimensions are broadcast against those of input.
+
+    Raises
+    ------
+    RuntimeError  the sizes do not go together, or an operand has no dimension.
+
+    Source: torch.matmul. Differs: operands of two dtypes are promoted.
+    """
+    a, b = operands(input, other)
+    x, y = np.asarray(data(a)), np.asarray(data(b))
+    _check(x, y)
+    return record(
+        _NAMES.get((x.ndim, y.ndim), "BmmBackward0"),
+        np.matmul(x, y),
+        (a, _rule_for_first(x.shape, y.ndim), (b,)),
+        (b, _rule_for_second(x.ndim, y.shape), (a,)),
+    )
+
+
+def linear(input: Operand, weight: Variable, bias: Variable | None = None) -> Tensor:
+    """Return input @ weight.t() + bias. Source: torch.nn.functional.linear."""
+    product = matmul(input, t(weight) if weight.ndim < 3 else mT(weight))
+    return product if bias is None else add(product, bias)
+
+
+def _rule_for_first(shape: tuple[int, ...], other_ndim: int) -> Any:
+    matrix_shape = shape if len(shape) > 1 else (1, *shape)
+
+    def rule(upstream: Any, other: Array) -> Any:
+        matrix = other if other_ndim > 1 else other[:, None]
+        lifted = _lift(upstream, len(shape), other_ndim)
+        gradient = unbroadcast(np.matmul(lifted, np.swapaxes(matrix, -1, -2)), matrix_shape)
+        return gradient.reshape(shape) if len(shape) == 1 else gradient
+
+    return rule
+
+
+def _rule_for_second(other_ndim: int, shape: tuple[int, ...]) -> Any:
+    matrix_shape = shape if len(shape) > 1 else (*shape, 1)
+
+    def rule(upstream: Any, other: Array) -> Any:
+        matrix = other if other_ndim > 1 else other[None, :]
+        lifted = _lift(upstream, other_ndim, len(shape))
+        if len(matrix_shape) == 2:  # one product instead of one per stacked matrix
+            rows = math.prod(matrix.shape[:-1])
+            matrix = matrix.reshape(rows, matrix.shape[-1])
+            lifted = lifted.reshape(rows, lifted.shape[-1])
+        gradient = unbroadcast(np.matmul(np.swapaxes(matrix, -1, -2), lifted), matrix_shape)
+        return gradient.reshape(shape) if len(shape) == 1 else gradient
+
+    return rule
+
+
+def _lift(upstream: Any, first_ndim: int, second_ndim: int) -> Array:
+    """Give the gradient of a product back the dimensions that its vectors lacked."""
+    lifted = np.asarray(upstream)
+    if second_ndim == 1:
+        lifted = lifted[..., None]
+    return lifted[..., None, :] if first_ndim == 1 else lifted
+
+
+def _check(x: Array, y: Array) -> None:
+    if x.ndim == 0 or y.ndim == 0:
+        raise RuntimeError(
+            f"both arguments to matmul need to be at least 1D, but they are {x.ndim}D and {y.ndim}D"
+        )
+    inner = y.shape[0] if y.ndim == 1 else y.shape[-2]
+    if x.shape[-1] == inner:
+        check_broadcast(x.shape[:-2], y.shape[:-2])
+        return
+    rows = x.size // x.shape[-1] if x.shape[-1] else 0
+    if x.ndim == y.ndim == 1:
+        raise RuntimeError(
+            f"inconsistent tensor size, expected tensor [{x.size}] and src [{y.size}] to have the "
+            f"same number of elements, but got {x.size} and {y.size} elements respectively"
+        )
+    if y.ndim == 1:
+        raise RuntimeError(
+            f"size mismatch, got input ({rows}), mat ({rows}x{x.shape[-1]}), vec ({y.size})"
+        )
+    raise RuntimeError(
+        f"mat1 and mat2 shapes cannot be multiplied ({rows}x{x.shape[-1]} and "
+        f"{inner}x{y.shape[-1]})"
+    )

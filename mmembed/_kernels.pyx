@@ -34,7 +34,7 @@ ctypedef fused id_type:
 
 cdef enum:
     CHUNK = 32  # segments dealt out at a time: with skewed ids a few are far longer than the rest
-    LANES = 8  # partial sums of a norm
+    LANES = 8  # partial sums of a sum of squares
     ID_BLOCK = 4096  # ids checked before looking for the exact place of a bad one
     RADIX_BITS = 11
     BUCKETS = 1 << 11
@@ -402,13 +402,16 @@ cdef Py_ssize_t update_rows(
     return bad
 
 
-cdef dispatched sgd_rule(
-    real* weight, real* _first, real* _second, const real* g, Py_ssize_t dim, const double* hyper
-) noexcept nogil:
+cdef dispatched step_row(real* weight, const real* g, Py_ssize_t dim, real lr) noexcept nogil:
     cdef Py_ssize_t i
-    cdef real lr = <real>hyper[0]
     for i in range(dim):
         weight[i] = weight[i] - lr * g[i]
+
+
+cdef void sgd_rule(
+    real* weight, real* _first, real* _second, const real* g, Py_ssize_t dim, const double* hyper
+) noexcept nogil:
+    step_row(weight, g, dim, <real>hyper[0])
 
 
 def update_sgd(
@@ -509,6 +512,40 @@ def update_adagrad(
     with nogil:
         bad = update_rows(
             adagrad_rule[real], hyper, weight, total, weight,
+            ids, values, order, starts, weight_decay, maximize, work, threads,
+        )
+    return bad
+
+
+cdef void rowwise_adagrad_rule(
+    real* weight, real* total, real* _second, const real* g, Py_ssize_t dim, const double* hyper
+) noexcept nogil:
+    cdef double squares
+    sum_of_squares(g, dim, &squares)
+    total[0] = total[0] + <real>(squares / dim)
+    step_row(weight, g, dim, <real>hyper[0] / (<real>sqrt(total[0]) + <real>hyper[1]))
+
+
+def update_rowwise_adagrad(
+    real[:, :] weight,  # INOUT  (rows, dim)
+    real[:, :] total,  # INOUT  (rows, 1)
+    const int64_t[::1] ids,  # IN     (segments,), distinct
+    const real[:, ::1] values,  # IN     (n, dim)
+    const int64_t[::1] order,  # IN     (n,)
+    const int64_t[::1] starts,  # IN     (segments + 1,)
+    double lr,
+    double eps,
+    double weight_decay,
+    bint maximize,
+    real[:, ::1] work,  # INOUT  (threads, dim)
+    int threads,
+):
+    """total += mean(g * g); weight -= lr / (sqrt(total) + eps) * g."""
+    cdef Py_ssize_t bad
+    cdef double[2] hyper = [lr, eps]
+    with nogil:
+        bad = update_rows(
+            rowwise_adagrad_rule[real], hyper, weight, total, weight,
             ids, values, order, starts, weight_decay, maximize, work, threads,
         )
     return bad

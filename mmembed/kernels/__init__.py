@@ -12,8 +12,10 @@ The contract, for every body:
 - All ids are checked before anything is written. The result is -1, or the position of the first id
   outside 0..rows-1, and then nothing has been written.
 - Nothing is allocated that the caller sees: outputs are the caller's, and may not overlap inputs.
-- A result has the same bits for every number of threads. Bodies agree to the last bit, except in
-  norms, where the order of a sum or the last bit of a power may differ.
+- A result has the same bits for every number of threads, and from every body; only norms other than
+  the 2-norm may differ in the last bits.
+- A sum of squares over a row is taken in float64, in 8 partial sums: column j goes to number j % 8,
+  and they are added from 0 to 7.
 - A segment's sum starts from its first entry (0 if it has none) and adds the others in the order of
   the batch, in the table's dtype.
 
@@ -35,6 +37,7 @@ from .threads import get_num_threads, set_num_threads, threads_for
 
 __all__ = [
     "NAMES",
+    "accepts",
     "backend",
     "first_bad_id",
     "gather",
@@ -51,6 +54,7 @@ __all__ = [
     "update_adagrad",
     "update_adam",
     "update_momentum",
+    "update_rowwise_adagrad",
     "update_sgd",
 ]
 
@@ -109,6 +113,17 @@ def backend() -> str:
 
 def _body() -> types.ModuleType:
     return load(_chosen or backend())
+
+
+def accepts(array: npt.NDArray[Any]) -> bool:
+    """Return whether `array` can be a table: (rows, dim), float32 or float64, rows contiguous."""
+    return (
+        array.ndim == 2
+        and array.dtype in (np.float32, np.float64)
+        and array.flags.aligned
+        and (array.shape[1] < 2 or array.strides[1] == array.itemsize)
+        and array.strides[0] % array.itemsize == 0
+    )
 
 
 def first_bad_id(
@@ -257,6 +272,24 @@ def update_adagrad(
     """total += g * g; weight -= lr * (g / (sqrt(total) + eps))."""
     numbers = (lr, eps, weight_decay, maximize)
     return _update("update_adagrad", (weight, total), ids, values, order, starts, *numbers)
+
+
+def update_rowwise_adagrad(
+    weight: FloatArray,  # INOUT  (rows, dim)
+    total: FloatArray,  # INOUT  (rows, 1), sum of the mean of g * g over the row
+    ids: RowArray,  # IN     (segments,), distinct
+    values: FloatArray,  # IN     (n, dim), contiguous
+    order: RowArray,  # IN     (n,)
+    starts: RowArray,  # IN     (segments + 1,)
+    lr: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> int:
+    """total += mean(g * g); weight -= lr / (sqrt(total) + eps) * g."""
+    numbers = (lr, eps, weight_decay, maximize)
+    name = "update_rowwise_adagrad"
+    return _update(name, (weight, total), ids, values, order, starts, *numbers)
 
 
 def update_adam(

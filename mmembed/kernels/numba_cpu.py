@@ -29,7 +29,7 @@ RowArray = npt.NDArray[np.int64]
 
 RADIX_BITS = 11
 BUCKETS = 1 << RADIX_BITS
-SGD, MOMENTUM, ADAGRAD, ADAM = range(4)
+SGD, MOMENTUM, ADAGRAD, ROWWISE_ADAGRAD, ADAM = range(5)
 
 # Not every threading layer of Numba allows two Python threads in parallel loops at once.
 _pool = threading.Lock()
@@ -185,12 +185,27 @@ def gather(table: FloatArray, ids: IdArray, out: FloatArray, threads: int) -> in
 
 
 @_jitted
+def _sum_of_squares(row: Any) -> float:
+    partial = np.zeros(8)
+    whole = row.size - row.size % 8
+    for j in range(0, whole, 8):
+        for k in range(8):
+            x = np.float64(row[j + k])
+            partial[k] += x * x
+    for j in range(whole, row.size):
+        x = np.float64(row[j])
+        partial[j - whole] += x * x
+    total = 0.0
+    for k in range(8):
+        total += partial[k]
+    return total
+
+
+@_jitted
 def _norm(row: Any, p: float) -> float:
     norm = 0.0
     if p == 2:
-        for x in row:
-            norm += np.float64(x) * np.float64(x)
-        norm = math.sqrt(norm)
+        norm = math.sqrt(_sum_of_squares(row))
     elif math.isinf(p):
         norm = abs(np.float64(row[0]))
         for x in row[1:]:
@@ -369,6 +384,13 @@ def _apply(rule: int, hyper: Any, weight: Any, first: Any, second: Any, g: Any) 
         for j in range(g.size):
             first[j] = first[j] + g[j] * g[j]
             weight[j] = weight[j] - hyper[0] * (g[j] / (np.sqrt(first[j]) + hyper[1]))
+    elif rule == ROWWISE_ADAGRAD:
+        before = first[0]
+        first[0] = _sum_of_squares(g) / g.size  # storing it rounds it to the table's dtype
+        first[0] = before + first[0]
+        step = hyper[0] / (np.sqrt(first[0]) + hyper[1])
+        for j in range(g.size):
+            weight[j] = weight[j] - step * g[j]
     else:
         for j in range(g.size):
             first[j] = first[j] + (g[j] - first[j]) * hyper[1]
@@ -495,6 +517,25 @@ def update_adagrad(
     """See `mmembed.kernels.update_adagrad`."""
     segments = ids, values, order, starts, weight_decay, maximize
     return _update(ADAGRAD, [lr, eps], weight, total, weight, *segments, work, threads)
+
+
+def update_rowwise_adagrad(
+    weight: FloatArray,
+    total: FloatArray,
+    ids: RowArray,
+    values: FloatArray,
+    order: RowArray,
+    starts: RowArray,
+    lr: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    work: FloatArray,
+    threads: int,
+) -> int:
+    """See `mmembed.kernels.update_rowwise_adagrad`."""
+    segments = ids, values, order, starts, weight_decay, maximize
+    return _update(ROWWISE_ADAGRAD, [lr, eps], weight, total, weight, *segments, work, threads)
 
 
 def update_adam(

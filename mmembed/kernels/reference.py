@@ -63,6 +63,18 @@ def gather(table: FloatArray, ids: IdArray, out: FloatArray, threads: int) -> in
     return -1
 
 
+def _sum_of_squares(rows: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the sum of squares of each row, (n,)."""
+    partial = np.zeros((len(rows), 8))
+    for first in range(0, rows.shape[1], 8):
+        some = rows[:, first : first + 8].astype(np.float64)
+        partial[:, : some.shape[1]] += some * some
+    total = np.zeros(len(rows))
+    for lane in range(8):
+        total += partial[:, lane]
+    return total
+
+
 def row_norms(
     table: FloatArray,
     ids: RowArray,
@@ -77,6 +89,8 @@ def row_norms(
     size = np.abs(table[ids].astype(np.float64))
     if table.shape[1] == 0:
         norms = np.zeros(ids.size)
+    elif norm_type == 2:
+        norms = np.sqrt(_sum_of_squares(size))
     elif math.isinf(norm_type):
         norms = size.max(axis=1) if norm_type > 0 else size.min(axis=1)
     elif norm_type == 0:
@@ -223,6 +237,32 @@ def update_adagrad(
     total[ids] += gradient * gradient
     with np.errstate(invalid="ignore", divide="ignore"):
         weight[ids] -= real(lr) * (gradient / (np.sqrt(total[ids]) + real(eps)))
+    return -1
+
+
+def update_rowwise_adagrad(
+    weight: FloatArray,
+    total: FloatArray,
+    ids: RowArray,
+    values: FloatArray,
+    order: RowArray,
+    starts: RowArray,
+    lr: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    work: FloatArray,
+    threads: int,
+) -> int:
+    """See `mmembed.kernels.update_rowwise_adagrad`."""
+    bad = first_bad_id(ids, weight.shape[0], threads)
+    if bad >= 0 or weight.shape[1] == 0:
+        return bad
+    real = weight.dtype.type
+    gradient = _gradient(weight, ids, values, order, starts, weight_decay, maximize)
+    total[ids, 0] += (_sum_of_squares(gradient) / weight.shape[1]).astype(weight.dtype)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight[ids] -= real(lr) / (np.sqrt(total[ids]) + real(eps)) * gradient
     return -1
 
 

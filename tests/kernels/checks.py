@@ -193,25 +193,53 @@ def adagrad(w, g, lr, eps, total):
     return w - lr * (g / (np.sqrt(total) + eps)), (total,)
 
 
+def squares(row):
+    partial = [0.0] * 8
+    for j, x in enumerate(row.tolist()):
+        partial[j % 8] += x * x
+    total = 0.0
+    for x in partial:
+        total += x
+    return total
+
+
+def rowwise_adagrad(w, g, lr, eps, total):
+    if g.size:
+        total = total + w.dtype.type(squares(g) / g.size)
+    return w - lr / (np.sqrt(total) + eps) * g, (total,)
+
+
 def adam(w, g, step_size, towards_mean, towards_square, eps, mean, square):
     mean = mean + (g - mean) * towards_mean
     square = square + (g * g - square) * towards_square
     return w - step_size * (mean / (np.sqrt(square) + eps)), (mean, square)
 
 
+SCALAR = {"update_rowwise_adagrad"}  # state of one number per row
 # name: (rule, number of states, numbers as the kernel takes them, the same as the rule takes them)
 UPDATES = {
     "update_sgd": (sgd, 0, (0.3,), (0.3,)),
     "update_momentum": (momentum, 1, (0.3, 0.9, 0.25, True), (0.3, 0.9, 0.75, True)),
     "update_adagrad": (adagrad, 1, (0.3, 1e-3), (0.3, 1e-3)),
+    "update_rowwise_adagrad": (rowwise_adagrad, 1, (0.3, 1e-3), (0.3, 1e-3)),
     "update_adam": (adam, 2, (0.3, 0.9, 0.99, 1e-3), (0.3, 1 - 0.9, 1 - 0.99, 1e-3)),
 }
 GRADIENTS = ((0.0, False), (0.0, True), (0.125, False), (0.125, True))
 
 
+def update_arrays(case, name):
+    """The parameter and its states, the last of which are sums of squares."""
+    states = UPDATES[name][1]
+    arrays = [case.table(salt=k, positive=k == states) for k in range(states + 1)]
+    if name in SCALAR:
+        narrow = dataclasses.replace(case, dim=1)
+        arrays[1] = narrow.table(salt=1, positive=True)
+    return arrays
+
+
 def check_update(body, case, name, weight_decay=0.0, maximize=False, dense=False):
     """`dense`: every row of the table is updated, most of them with an empty segment."""
-    rule, states, numbers, rule_numbers = UPDATES[name]
+    rule, _, numbers, rule_numbers = UPDATES[name]
     real = np.dtype(case.dtype).type
     groups = case.groups()
     order, ids, starts = case.plan()
@@ -220,7 +248,7 @@ def check_update(body, case, name, weight_decay=0.0, maximize=False, dense=False
         ids = np.arange(case.rows)
         starts = np.cumsum([0, *(len(places) for places in groups.values())]).astype(np.int64)
     values = case.values()
-    arrays = [case.table(salt=k, positive=k == states) for k in range(states + 1)]
+    arrays = update_arrays(case, name)
     want = [array.copy() for array in arrays]
     work = np.empty((case.threads, case.dim), case.dtype)
     rest = (*numbers, weight_decay, maximize, work, case.threads)

@@ -12,10 +12,10 @@ from hypothesis import given
 from mmembed import kernels
 
 from .cases import Case, cases
-from .checks import CHECKS, GRADIENTS, UPDATES, check_update, same_bits
+from .checks import CHECKS, GRADIENTS, UPDATES, check_update, same_bits, update_arrays
 
 FUNCTIONS = [name for name in kernels.__all__ if inspect.isfunction(getattr(kernels, name))]
-REGISTRY = {"backend", "get_num_threads", "load", "set_backend", "set_num_threads"}
+REGISTRY = {"accepts", "backend", "get_num_threads", "load", "set_backend", "set_num_threads"}
 KERNELS = sorted(set(FUNCTIONS) - REGISTRY)
 
 
@@ -102,8 +102,8 @@ def run_large(body, name, case, threads):
         else:
             body.initial_rows(ids, 2, 0.0, 1.0, 7, out, threads)
         return [out]
-    _, states, numbers, _ = UPDATES[name]
-    arrays = [case.table(salt=k, positive=k == states) for k in range(states + 1)]
+    numbers = UPDATES[name][2]
+    arrays = update_arrays(case, name)
     work = np.empty((threads, case.dim), case.dtype)
     rest = (*numbers, 0.0, False, work, threads)
     getattr(body, name)(*arrays, unique, values, order, starts, *rest)

@@ -1,0 +1,9 @@
+"""Tables: the rows that a model trains, in files or in memory, behind one class.
+
+Must not know gradients, optimizers or the tape.
+"""
+
+from .initial import Initial
+from .table import Table
+
+__all__ = ["Initial", "Table"]

@@ -1,0 +1,101 @@
+"""What a table says of itself: its shape, its place, and its last commit.
+
+Must not know how rows are read or written. Nothing here needs the table to be open.
+"""
+
+from __future__ import annotations
+
+import copy
+import pathlib
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from .store import Store
+
+
+class Described:
+    """The properties of a `Table`."""
+
+    _store: Store
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, of every column."""
+        return self._store.superblock.rows
+
+    @property
+    def dim(self) -> int:
+        """Width of `weight`."""
+        return self.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of `weight`: (rows, dim)."""
+        return self._store.superblock.columns[0].shape(self.rows)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `weight`."""
+        return np.dtype(self._store.superblock.columns[0].dtype)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in the order in which they were added."""
+        return tuple(column.name for column in self._store.superblock.columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows of all columns."""
+        return self.rows * sum(column.row_bytes for column in self._store.superblock.columns)
+
+    @property
+    def path(self) -> pathlib.Path | None:
+        """The table's directory, absolute; None for a table in memory."""
+        return None if self._store.path is None else pathlib.Path(self._store.path)
+
+    @property
+    def mode(self) -> str:
+        """Return "r" or "r+"."""
+        return self._store.mode
+
+    @property
+    def step(self) -> int:
+        """The number given to the last commit; 0 if there was none."""
+        return self._store.superblock.step
+
+    @property
+    def epoch(self) -> int:
+        """The number of commits since the table was made."""
+        return self._store.superblock.epoch
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The numbers that `count` set, those since the last commit included; a copy."""
+        return dict(self._store.superblock.counters)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the last commit recorded, a copy."""
+        return copy.deepcopy(self._store.superblock.metadata)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the initial rows."""
+        return self._store.superblock.seed
+
+    @property
+    def uuid(self) -> UUID:
+        """Which table this is, wherever its directory is moved."""
+        return self._store.superblock.uuid
+
+    @property
+    def durability(self) -> str:
+        """Return "power" or "process"; see `create`."""
+        return self._store.superblock.durability
+
+    @property
+    def clean(self) -> bool:
+        """See the class."""
+        return self._store.clean

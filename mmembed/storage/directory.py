@@ -1,0 +1,366 @@
+"""A table's directory: creating, opening, committing and closing it, in the order that is safe.
+
+Must not know ids, gathers or gradients. No other module opens the files of a table.
+
+Rows change in place and there is no undo journal: after a crash the files hold the last commit with
+later changes mixed in, and `clean` is False. A journal belongs where `writing` hands out arrays,
+and its replay between the checks in `_attach` and the dirty mark in `open`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+
+from ..errors import ClosedTableError, CorruptTableError, ReadOnlyTableError, TableFailedError
+from .column import Column
+from .files import Directory, File, boot_id, draft
+from .format import (
+    COPY_BYTES,
+    HEADER_BYTES,
+    SUPER_BYTES,
+    Superblock,
+    decode_super,
+    encode_copy,
+    encode_header,
+    explain_header,
+    file_bytes,
+    slot_offset,
+)
+from .locks import WriterLock
+from .store import FloatArray, RowArray, Store, initial_blocks
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """A column in the address space; `stored` is None where the table is open for reading only."""
+
+    memory: mmap.mmap
+    read: FloatArray
+    stored: FloatArray | None
+
+
+@final
+class DirectoryStore(Store):
+    """Columns that are maps of files.
+
+    Parameters
+    ----------
+    directory : an open table; the store's from here on.
+    mode : "r" or "r+".
+
+    Raises
+    ------
+    CorruptTableError, TableLockedError, UntrustedTableError  see `Table.open`.
+    """
+
+    def __init__(self, directory: Directory, mode: str) -> None:
+        """Lock, check and map the table; nothing is written but the lock's text."""
+        self.mode = mode
+        self.path = directory.path
+        self.allow_foreign = directory.allow_foreign
+        self._directory = directory
+        self._super: File | None = None
+        self._lock: WriterLock | None = None
+        self._columns: dict[str, _Mapped] = {}
+        self._pid = os.getpid()
+        self._pending = False
+        self._failure: BaseException | None = None
+        try:
+            self._attach()
+        except BaseException:
+            self._release()
+            raise
+        self._start(self.superblock.clean)
+
+    @classmethod
+    def create(cls, path: str, superblock: Superblock) -> DirectoryStore:
+        """Write the table that `superblock` describes, at initial values, and open it for writing.
+
+        Raises
+        ------
+        TableExistsError, FileNotFoundError  see `files.draft`.
+        ValueError                           the superblock does not fit `super`.
+        """
+        _refuse_big_endian()
+        superblock = replace(superblock, attempt=1, boot_id=boot_id(), clean=False)
+        copy = encode_copy(superblock)
+        store = None
+        try:
+            with draft(path) as directory:
+                for column in superblock.columns:
+                    _write_column(directory, superblock, column)
+                directory.create_file("LOCK").close()
+                with directory.create_file("super") as file:
+                    file.reserve(SUPER_BYTES)
+                    file.write(bytes(SUPER_BYTES), 0)
+                    file.write(copy * 2, slot_offset(superblock.epoch))
+                    file.sync()
+                store = cls(directory, "r+")
+        except BaseException:
+            if store is not None:
+                store._release()
+            raise
+        store.path = path
+        store._start(clean=True)
+        return store
+
+    @classmethod
+    def open(cls, path: str, mode: str, *, allow_foreign: bool) -> DirectoryStore:
+        """Open the table at `path`; for writing, mark it not clean before anything can change."""
+        _refuse_big_endian()
+        store = cls(Directory.open(path, allow_foreign=allow_foreign), mode)
+        if mode == "r+":
+            last = store.superblock
+            try:
+                store._rewrite(
+                    replace(last, attempt=last.attempt + 1, boot_id=boot_id(), clean=False)
+                )
+            except BaseException:
+                store._release()
+                raise
+        return store
+
+    def _start(self, clean: bool) -> None:
+        self.clean = clean
+        # Rows that an earlier writer left uncommitted stay marked until somebody commits.
+        self._ends_clean = clean
+        # Columns of which the disk may not have everything.
+        self._unsynced = set() if clean else set(self._columns)
+
+    def _attach(self) -> None:
+        """Lock, check everything, map everything; nothing is written but the lock's text."""
+        writable = self.mode == "r+"
+        if writable:
+            file = self._directory.open_file("LOCK", writable=True)
+            self._lock = WriterLock(file, self._directory.path)
+            if not self._directory.holds("LOCK", file):
+                raise CorruptTableError(f"{file.path} was replaced while it was being locked")
+        self._super = self._directory.open_file("super", writable=writable)
+        self.superblock = _read_super(self._super)
+        for column in self.superblock.columns:
+            self._columns[column.name] = _map_column(
+                self._directory, self.superblock, column, writable
+            )
+        if not writable:  # maps need no descriptors
+            self._super.close()
+            self._directory.close()
+
+    @property
+    def pending(self) -> bool:
+        """See `Store.pending`."""
+        return self._pending and self._failure is None and self._pid == os.getpid()
+
+    def array(self, name: str) -> FloatArray:
+        """See `Store.array`; a read-only view of the map."""
+        return self._columns[name].read
+
+    @contextlib.contextmanager
+    def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
+        """See `Table.writing`."""
+        self._check_writable()
+        self._pending = True
+        yield _Door(self._columns, self._unsynced)
+
+    def _check_writable(self) -> None:
+        if self.mode == "r":
+            raise ReadOnlyTableError(f"{self.path} is open with mode 'r'; open it with mode 'r+'")
+        if self._pid != os.getpid():
+            raise ClosedTableError(
+                f"{self.path} was opened for writing by process {self._pid}, and this is process "
+                f"{os.getpid()}, which may only read it"
+            )
+        if self._failure is not None:
+            raise TableFailedError(
+                f"writing to {self.path} failed earlier ({self._failure!r}), so what the disk has "
+                "is unknown; close the table and open it again"
+            )
+
+    def add(self, column: Column) -> None:
+        """See `Store.add`; a file of that name which no commit knows is replaced."""
+        self._check_writable()
+        superblock = replace(self.superblock, columns=(*self.superblock.columns, column))
+        encode_copy(superblock)  # raises if a commit would not have room for it
+        name = f"{column.name}.npy"
+        self._directory.remove_file(name)
+        try:
+            _write_column(self._directory, superblock, column)
+            self._directory.sync()
+            self._columns[column.name] = _map_column(self._directory, superblock, column, True)
+            self.superblock = superblock
+            self._pending = True
+        except BaseException:
+            self._columns.pop(column.name, None)
+            with contextlib.suppress(OSError):
+                self._directory.remove_file(name)
+            raise
+
+    def count(self, counters: dict[str, int]) -> None:
+        """See `Store.count`."""
+        self._check_writable()
+        superblock = replace(self.superblock, counters=counters)
+        if counters.keys() != self.superblock.counters.keys():
+            # Raises if a commit would not have room for them, whatever they count to.
+            encode_copy(replace(superblock, counters=dict.fromkeys(counters, 2**64 - 1)))
+        self.superblock = superblock
+        self._pending = True
+
+    def commit(self, superblock: Superblock) -> None:
+        """See `Store.commit`: rows first, then the slot that the last commit does not use."""
+        self._check_writable()
+        copy = encode_copy(superblock)
+        power = superblock.durability == "power"
+        with self._failing() as file:
+            if power:
+                self._flush()
+            file.write(copy * 2, slot_offset(superblock.epoch))
+            if power:
+                file.sync()
+            self.superblock = superblock
+            self._pending = False
+            self._ends_clean = True
+
+    def close(self) -> None:
+        """See `Store.close`; marks the table clean if its rows are those of the last commit."""
+        try:
+            ours = self._super is not None and self._lock is not None and self._pid == os.getpid()
+            if ours and self._ends_clean and not self._pending and self._failure is None:
+                with self._failing():
+                    self._flush()
+                self._rewrite(replace(self.superblock, clean=True))
+        finally:
+            self._release()
+
+    def _rewrite(self, superblock: Superblock) -> None:
+        """Replace the last commit's two copies in place, one of them whole at every moment."""
+        copy = encode_copy(superblock)
+        offset = slot_offset(superblock.epoch)
+        with self._failing() as file:
+            for at in (offset, offset + COPY_BYTES):
+                file.write(copy, at)
+                file.sync()
+            self.superblock = superblock
+
+    def _flush(self) -> None:
+        for name in sorted(self._unsynced):
+            self._columns[name].memory.flush()
+        self._unsynced.clear()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[File]:
+        """Give `super`; whatever ends the block early ends writing through this handle.
+
+        Nothing is tried again: after a failed sync the kernel takes the pages for clean, and the
+        next sync succeeds without them.
+        """
+        assert self._super is not None
+        try:
+            yield self._super
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _release(self) -> None:
+        self._pending = False
+        self._columns = {}
+        if self._super is not None:
+            self._super.close()
+            self._super = None
+        self._directory.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __del__(self) -> None:
+        """Let go, and warn if something is lost."""
+        lost = self.pending
+        self._release()
+        if lost:
+            warnings.warn(
+                f"the table {self.path} was dropped with changes that no commit has recorded; "
+                "call commit(), or close()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+@final
+class _Door(Mapping[str, FloatArray]):
+    """The writable arrays of a store; remembers which ones were taken."""
+
+    def __init__(self, columns: dict[str, _Mapped], taken: set[str]) -> None:
+        self._columns = columns
+        self._taken = taken
+
+    def __getitem__(self, name: str) -> FloatArray:
+        array = self._columns[name].stored
+        assert array is not None
+        self._taken.add(name)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def _read_super(file: File) -> Superblock:
+    # A writer may be at it: a copy caught half written is invalid, and another one counts.
+    if file.size() != SUPER_BYTES:
+        raise CorruptTableError(f"{file.path} has {file.size()} bytes, must have {SUPER_BYTES}")
+    try:
+        return decode_super(file.read(SUPER_BYTES, 0))
+    except CorruptTableError as error:
+        raise CorruptTableError(f"{file.path}: {error}") from None
+
+
+def _map_column(
+    directory: Directory, superblock: Superblock, column: Column, writable: bool
+) -> _Mapped:
+    """Check a column's file against what the superblock says of it, and map it."""
+    size = file_bytes(column, superblock.rows)
+    expected = encode_header(column, superblock.rows, superblock.uuid)
+    with directory.open_file(f"{column.name}.npy", writable=writable) as file:
+        found = file.read(HEADER_BYTES, 0)
+        if len(found) == HEADER_BYTES and found != expected:
+            raise CorruptTableError(f"{file.path} {explain_header(found, expected)}")
+        if file.size() != size:
+            raise CorruptTableError(
+                f"{file.path} is {'truncated' if file.size() < size else 'too long'}: it has "
+                f"{file.size()} bytes; {superblock.rows} rows of {column.row_bytes} bytes after a "
+                f"header of {HEADER_BYTES} make {size}"
+            )
+        memory = file.map(size, writable=writable)
+    rows = memoryview(memory)[HEADER_BYTES:]
+    shape = column.shape(superblock.rows)
+    # Made of a read-only buffer, so that setting the WRITEABLE flag of the array fails.
+    read = np.frombuffer(rows.toreadonly(), column.dtype).reshape(shape)
+    stored = np.frombuffer(rows, column.dtype).reshape(shape) if writable else None
+    return _Mapped(memory, read, stored)
+
+
+def _write_column(directory: Directory, superblock: Superblock, column: Column) -> None:
+    """Create a column's file with its initial rows, durably but for its name."""
+    with directory.create_file(f"{column.name}.npy") as file:
+        file.reserve(file_bytes(column, superblock.rows))
+        file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
+        for first, values in initial_blocks(column, superblock.rows):
+            file.write(values.data, HEADER_BYTES + first * column.row_bytes)
+        file.sync()
+
+
+def _refuse_big_endian() -> None:
+    if sys.byteorder != "little":
+        raise OSError(
+            "tables on disk hold little-endian numbers, and this machine is big-endian; "
+            "a table in memory (path None) works"
+        )

@@ -1,0 +1,298 @@
+"""Directories and files as a table needs them: opened safely, created privately, renamed whole.
+
+Must not know what the bytes mean. Everything in a directory is opened relative to its descriptor
+and never through a link. Nothing is durable until the caller asks for `sync`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from typing import TypeVar
+
+from ..errors import CorruptTableError, TableExistsError, TableNotFoundError, UntrustedTableError
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+# What open() says of links, directories, sockets and devices under the flags used here.
+_NOT_A_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV)
+
+_D = TypeVar("_D", bound="_Descriptor")
+
+
+class _Descriptor:
+    """An open file descriptor; it is closed with the object at the latest."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        """Take over a descriptor."""
+        self.fd = fd
+        self.path = path
+
+    def close(self) -> None:
+        """Close the descriptor; a second time is harmless."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self: _D) -> _D:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class File(_Descriptor):
+    """An open regular file."""
+
+    def size(self) -> int:
+        """Return the size in bytes."""
+        return os.fstat(self.fd).st_size
+
+    def read(self, count: int, offset: int) -> bytes:
+        """Return up to `count` bytes from `offset`; fewer only at the end of the file."""
+        parts = []
+        while count > 0 and (part := os.pread(self.fd, count, offset)):
+            parts.append(part)
+            count -= len(part)
+            offset += len(part)
+        return b"".join(parts)
+
+    def write(self, data: bytes | memoryview, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            written = os.pwrite(self.fd, rest, offset)
+            rest = rest[written:]
+            offset += written
+
+    def reserve(self, size: int) -> None:
+        """Give the file `size` bytes for which the disk has room.
+
+        A store through a map to a hole that the full disk cannot fill kills the process; this
+        raises OSError (ENOSPC) instead. Where the file system cannot reserve, the file only gets
+        its size, and writing every byte of it, as `create` of a table does, finds the room.
+        """
+        try:
+            os.posix_fallocate(self.fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            os.ftruncate(self.fd, size)
+
+    def sync(self) -> None:
+        """Return when the file's bytes and size are on the disk."""
+        os.fdatasync(self.fd)
+
+    def map(self, size: int, *, writable: bool) -> mmap.mmap:
+        """Map the first `size` bytes, shared; the map outlives this object.
+
+        Never np.memmap or np.load: they grow a file that is shorter than its header says.
+        """
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        return mmap.mmap(self.fd, size, access=access)
+
+
+class Directory(_Descriptor):
+    """An open directory, and the safe way to the files in it.
+
+    `path` is for messages. `allow_foreign` accepts files of other users, and files and directories
+    that others may write to.
+    """
+
+    def __init__(self, fd: int, path: str, allow_foreign: bool) -> None:
+        """Take over a descriptor."""
+        super().__init__(fd, path)
+        self.allow_foreign = allow_foreign
+
+    @classmethod
+    def open(cls, path: str, *, allow_foreign: bool = False) -> Directory:
+        """Open the directory at `path`.
+
+        Raises
+        ------
+        TableNotFoundError   there is nothing.
+        CorruptTableError    there is something else.
+        UntrustedTableError  it is not this user's, or others may write to it.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise TableNotFoundError(f"no table at {path}; Table.create makes one") from None
+        except NotADirectoryError:
+            raise CorruptTableError(f"{path} is not a directory, and a table is one") from None
+        directory = cls(fd, path, allow_foreign)
+        directory._trust(path, os.fstat(fd))
+        return directory
+
+    def open_file(self, name: str, *, writable: bool = False) -> File:
+        """Open the file `name`.
+
+        Raises
+        ------
+        CorruptTableError    it is missing, not a regular file, or has a second hard link.
+        UntrustedTableError  as for `open`.
+        """
+        path = f"{self.path}/{name}"
+        # O_NONBLOCK: opening a FIFO must not wait for its other end.
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            fd = os.open(name, flags | (os.O_RDWR if writable else os.O_RDONLY), dir_fd=self.fd)
+        except FileNotFoundError:
+            raise CorruptTableError(
+                f"{path} is missing: not a table, or an incomplete copy of one"
+            ) from None
+        except OSError as error:
+            if error.errno in _NOT_A_FILE:
+                raise CorruptTableError(f"{path} is not a regular file") from None
+            error.filename = path
+            raise
+        file = File(fd, path)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise CorruptTableError(f"{path} is not a regular file")
+        if status.st_nlink != 1:
+            raise CorruptTableError(
+                f"{path} has {status.st_nlink} hard links, must have 1: a write to one would "
+                "change the others; copy a table instead of linking it"
+            )
+        self._trust(path, status)
+        return file
+
+    def _trust(self, path: str, status: os.stat_result) -> None:
+        if self.allow_foreign:
+            return
+        hint = ", or allow_foreign=True accepts it"
+        if status.st_uid not in (os.geteuid(), 0):
+            raise UntrustedTableError(
+                f"{path} belongs to user {status.st_uid}, and this process is user {os.geteuid()}: "
+                f"chown it{hint}"
+            )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UntrustedTableError(
+                f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, so others may write to it: "
+                f"chmod go-w it{hint}"
+            )
+
+    def create_file(self, name: str) -> File:
+        """Create the file `name`, which must not exist, readable and writable by the user alone."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = File(os.open(name, flags, 0o600, dir_fd=self.fd), f"{self.path}/{name}")
+        os.fchmod(file.fd, 0o600)  # whatever the umask is
+        return file
+
+    def remove_file(self, name: str) -> None:
+        """Remove the name `name` if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.fd)
+
+    def holds(self, name: str, file: File) -> bool:
+        """Return whether `name` still names this open file."""
+        try:
+            there = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(file.fd))
+
+    def sync(self) -> None:
+        """Return when the names in the directory are on the disk."""
+        os.fsync(self.fd)
+
+
+@contextlib.contextmanager
+def draft(path: str) -> Iterator[Directory]:
+    """Make a directory that appears at `path` whole, and durably, or not at all.
+
+    The block fills the directory that it is given, which stands beside `path` meanwhile; whatever
+    ends the block early, Ctrl-C included, removes it. The caller closes the directory.
+
+    Raises
+    ------
+    TableExistsError   there is something at `path` already; it is untouched.
+    FileNotFoundError  the parent of `path` does not exist.
+    """
+    if os.path.lexists(path):
+        raise TableExistsError(f"{path} exists already; open it, or remove it first")
+    name = f"{path}.tmp-{os.urandom(8).hex()}"
+    directory = None
+    try:
+        try:
+            os.mkdir(name, 0o700)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"cannot create {path}: {os.path.dirname(path)} does not exist"
+            ) from None
+        os.chmod(name, 0o700)  # whatever the umask is
+        directory = Directory.open(name)
+        yield directory
+        directory.sync()
+        _rename_to_free_name(name, path)
+        directory.path = path
+        with Directory(os.open(os.path.dirname(path), os.O_RDONLY), path, True) as parent:
+            parent.sync()
+    except BaseException:
+        shutil.rmtree(name, ignore_errors=True)
+        if directory is not None:
+            # The interrupt may have come after the rename.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), os.fstat(directory.fd)):
+                    shutil.rmtree(path, ignore_errors=True)
+            directory.close()
+        raise
+
+
+def _rename_to_free_name(old: str, new: str) -> None:
+    """Rename a directory, never onto anything that exists.
+
+    Raises
+    ------
+    TableExistsError  there is something at `new`.
+    """
+    try:
+        if not _renameat2(old, new):
+            os.mkdir(new, 0o700)  # claims the name; an empty directory may be renamed onto
+            try:
+                os.rename(old, new)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.rmdir(new)
+                raise
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise TableExistsError(f"{new} was created by someone else meanwhile") from None
+        raise
+
+
+def _renameat2(old: str, new: str) -> bool:
+    """Rename atomically onto a free name; False where the system has no such call."""
+    import ctypes  # a few ms that only creating a table costs
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        call = libc.renameat2
+    except AttributeError:
+        return False
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    if call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code), new)
+
+
+def boot_id() -> uuid.UUID:
+    """Return the id of the machine's present boot; zero where the system does not tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return uuid.UUID(file.read().strip())
+    except (OSError, ValueError):
+        return uuid.UUID(int=0)

@@ -1,0 +1,80 @@
+"""The writer's lock: one handle writes to a table, whatever process has it.
+
+Must not know tables: it locks byte 0 of an open file. The lock belongs to the open file (OFD). A
+POSIX lock would be lost when any descriptor of the file is closed; this kind would be kept alive by
+a forked child, so the child closes its descriptor at once and the lock dies with the parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import weakref
+
+from ..errors import TableLockedError
+from .files import File
+
+_F_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", 37)
+_FLOCK = struct.Struct("@hhqqi0q")  # struct flock: type, whence, start, length, pid
+_OWNER_BYTES = 512
+
+_held: weakref.WeakSet[File] = weakref.WeakSet()
+
+
+class WriterLock:
+    """The lock on byte 0 of `file`, held until `release`, or until this object or process ends.
+
+    The file is the lock's from here on. Its text names the holder, for messages alone.
+
+    Raises
+    ------
+    TableLockedError  another handle holds it; the message calls the table `table`.
+    """
+
+    def __init__(self, file: File, table: str) -> None:
+        """Take the lock."""
+        self._file = file
+        _held.add(file)  # first: another thread may fork at any moment
+        try:
+            _set_lock(file, fcntl.F_WRLCK)
+        except (BlockingIOError, PermissionError):
+            owner = file.read(_OWNER_BYTES, 0).decode("ascii", "replace")
+            file.close()
+            if not owner or not owner.isprintable():
+                owner = "another process"
+            raise TableLockedError(
+                f"{table} is open for writing by {owner}, and a table has one writer at a time "
+                f"(this is {_this_process()}). Close it there, or open it here with mode 'r'"
+            ) from None
+        self._sign(_this_process())
+
+    def release(self) -> None:
+        """Let the lock go; a second time, or in a forked child, this does nothing."""
+        if self._file.fd >= 0:
+            self._sign("")
+            # Closing alone would leave the lock to a child that has not run its fork hook yet.
+            _set_lock(self._file, fcntl.F_UNLCK)
+            self._file.close()
+
+    def _sign(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not keep a table from opening
+            os.ftruncate(self._file.fd, 0)
+            self._file.write(text.encode()[:_OWNER_BYTES], 0)
+
+
+def _set_lock(file: File, kind: int) -> None:
+    fcntl.fcntl(file.fd, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {os.uname().nodename}"
+
+
+def _after_fork_in_child() -> None:
+    for file in list(_held):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

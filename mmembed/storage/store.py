@@ -1,0 +1,162 @@
+"""Where the columns of a table live: the contract, and the store that is memory.
+
+Must not know files, ids or how rows are read; a `Table` puts those on top.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ReadOnlyTableError
+from .column import Column
+from .format import Superblock
+
+FloatArray = npt.NDArray[np.floating[Any]]
+RowArray = npt.NDArray[np.int64]
+
+BLOCK_BYTES = 4 << 20  # initial rows are drawn in blocks of this size
+
+
+class Store(abc.ABC):
+    """The columns of one table, and what its next commit will say.
+
+    Attributes
+    ----------
+    superblock : the last commit, with the columns and counters of now.
+    path : the directory, or None.
+    mode : "r" or "r+".
+    clean : see `Table.clean`.
+    allow_foreign : as it was given to `Table.open`.
+    """
+
+    superblock: Superblock
+    path: str | None
+    mode: str
+    clean: bool
+    allow_foreign: bool
+
+    @property
+    @abc.abstractmethod
+    def pending(self) -> bool:
+        """Whether this process has changed something since the last commit."""
+
+    @abc.abstractmethod
+    def array(self, name: str) -> FloatArray:
+        """Return the array of a column for reading; KeyError if there is none."""
+
+    @abc.abstractmethod
+    def writing(
+        self, rows: RowArray | None
+    ) -> contextlib.AbstractContextManager[Mapping[str, FloatArray]]:
+        """See `Table.writing`."""
+
+    @abc.abstractmethod
+    def add(self, column: Column) -> None:
+        """Add a column that the table does not have; raises what `writing` raises."""
+
+    @abc.abstractmethod
+    def count(self, counters: dict[str, int]) -> None:
+        """Put other counters in the place of those there are; raises what `writing` raises."""
+
+    @abc.abstractmethod
+    def commit(self, superblock: Superblock) -> None:
+        """Make the rows as they are, and `superblock`, the last commit; raises as `writing`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give everything back, without a commit; a second time is harmless."""
+
+
+def initial_blocks(column: Column, rows: int) -> Iterator[tuple[int, FloatArray]]:
+    """Yield (first row, values) for all rows of a column in order; the array is used again."""
+    if rows == 0 or column.row_bytes == 0:
+        return
+    block = min(rows, max(1, BLOCK_BYTES // column.row_bytes))
+    buffer: FloatArray = np.empty(column.shape(block), column.dtype)
+    for first in range(0, rows, block):
+        values = buffer[: min(block, rows - first)]
+        column.init.fill(values, first, column.seed)
+        yield first, values
+
+
+@final
+class MemoryStore(Store):
+    """Columns that are ordinary arrays.
+
+    Parameters
+    ----------
+    superblock : describes all of `arrays`.
+    arrays : by name; read-only if the first one is.
+    """
+
+    def __init__(self, superblock: Superblock, arrays: dict[str, FloatArray]) -> None:
+        """Put a store on arrays."""
+        self.superblock = superblock
+        self.path = None
+        self.mode = "r+" if arrays["weight"].flags.writeable else "r"
+        self.clean = True
+        self.allow_foreign = False
+        self._arrays = arrays
+
+    @classmethod
+    def create(cls, superblock: Superblock) -> MemoryStore:
+        """Return a store with the columns of `superblock`, at their initial values."""
+        rows = superblock.rows
+        return cls(superblock, {c.name: _initial_array(c, rows) for c in superblock.columns})
+
+    @property
+    def pending(self) -> bool:
+        """Memory has nothing to lose between commits."""
+        return False
+
+    def array(self, name: str) -> FloatArray:
+        """See `Store.array`; the array itself."""
+        return self._arrays[name]
+
+    @contextlib.contextmanager
+    def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
+        """See `Table.writing`."""
+        self._check_writable()
+        yield types.MappingProxyType(self._arrays)
+
+    def add(self, column: Column) -> None:
+        """See `Store.add`."""
+        self._check_writable()
+        superblock = replace(self.superblock, columns=(*self.superblock.columns, column))
+        self._arrays[column.name] = _initial_array(column, superblock.rows)
+        self.superblock = superblock
+
+    def count(self, counters: dict[str, int]) -> None:
+        """See `Store.count`."""
+        self._check_writable()
+        self.superblock = replace(self.superblock, counters=counters)
+
+    def commit(self, superblock: Superblock) -> None:
+        """See `Store.commit`."""
+        self._check_writable()
+        self.superblock = superblock
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._arrays = {}
+
+    def _check_writable(self) -> None:
+        if self.mode == "r":
+            raise ReadOnlyTableError("the table wraps a read-only array; give it a writable one")
+
+
+def _initial_array(column: Column, rows: int) -> FloatArray:
+    # np.zeros leaves the pages of an all-zero column to the first touch.
+    array: FloatArray = np.zeros(column.shape(rows), column.dtype)
+    if str(column.init) != "zeros":
+        for first, values in initial_blocks(column, rows):
+            array[first : first + len(values)] = values
+    return array

@@ -1,0 +1,441 @@
+"""`Table`: the one holder of rows, the same whether they are in files or in memory.
+
+Must not know files, gradients or optimizers. All rows change through `writing`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ClosedTableError, CorruptTableError
+from .access import check_array, check_rows, settle, take
+from .column import MAX_BYTES, Column, check_name, column_seed, dtype_name, whole_number
+from .description import Described
+from .directory import DirectoryStore
+from .format import Superblock, as_json
+from .initial import Initial
+from .store import FloatArray, MemoryStore, RowArray, Store
+
+
+class Table(Described):
+    """Rows by id, in one or more columns, in a directory or in memory.
+
+    Every table has the column `weight`, (rows, dim). Others, added by `add_column`, have as many
+    rows: the state of an optimizer, a second set of vectors. Make a table with `create`, `open` or
+    `from_array`.
+
+    Attributes
+    ----------
+    mode : "r" (reading only) or "r+".
+    clean : whether the rows were those of the last commit, and on the disk, when the table was
+        opened. False means that a writer has it open, or ended without `close`: then `step` and
+        `metadata` are the last commit's and some rows are newer.
+
+    Many threads may read; writing, `add_column`, `commit` and `close` are for one thread at a time.
+    Readers in other processes see rows as they are being written, and columns, `step` and
+    `metadata` as of their own opening.
+
+    >>> table = Table.create(None, 4, 2, init="zeros")
+    >>> table.write([1, 3], [[1, 2], [3, 4]])
+    >>> table[[3, 1, 0]]
+    array([[3., 4.],
+           [1., 2.],
+           [0., 0.]], dtype=float32)
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Put a table on a store; `create`, `open` and `from_array` do this."""
+        self._store = store
+        self._closed = False
+        self._blocks = 0  # of `writing` that have not ended
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str] | None,
+        rows: int,
+        dim: int,
+        dtype: npt.DTypeLike = "float32",
+        *,
+        init: str | Initial = "normal",
+        seed: int = 0,
+        durability: str = "power",
+    ) -> Table:
+        """Create a table and open it with mode "r+".
+
+        Parameters
+        ----------
+        path : the directory to make, for this user alone; None for a table in memory.
+        rows, dim : shape of `weight`; either may be 0.
+        dtype : float32 or float64.
+        init : "zeros", "ones", "constant(0.1)", "uniform(-0.005, 0.005)", "normal" or
+            "normal(0, 0.02)" (mean, deviation). A row's values depend on the seed and its id alone.
+        seed : 0..2**64-1.
+        durability : "power": what a commit recorded is on the disk when it returns. "process": it
+            survives the death of the process, not of the machine.
+
+        Raises
+        ------
+        TableExistsError       there is something at `path`.
+        FileNotFoundError      the parent of `path` does not exist.
+        TypeError, ValueError  an argument is wrong; nothing has been made.
+        OSError                the disk is full, for instance; nothing is left behind.
+        """
+        rows = whole_number("rows", rows, 0, MAX_BYTES)
+        seed = whole_number("seed", seed, 0, 2**64 - 1)
+        weight = Column(
+            "weight",
+            dtype_name(dtype),
+            whole_number("dim", dim, 0, MAX_BYTES),
+            init if isinstance(init, Initial) else Initial.parse(init),
+            column_seed(seed, "weight"),
+        )
+        superblock = Superblock.first(rows, weight, seed, durability)
+        if path is None:
+            return cls(MemoryStore.create(superblock))
+        return cls(DirectoryStore.create(os.path.abspath(os.fsdecode(path)), superblock))
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], mode: str = "r", *, allow_foreign: bool = False
+    ) -> Table:
+        """Open the table at `path`; nothing that it contains is ever executed.
+
+        Parameters
+        ----------
+        path : the table's directory; the name may be a link to it.
+        mode : "r" needs no right to write and takes no lock. "r+" is for one handle at a time.
+        allow_foreign : accept files of other users (than this one and root) and files that group or
+            others may write to. Whoever may write to a mapped file can end this process.
+
+        Raises
+        ------
+        TableNotFoundError   there is nothing at `path`.
+        CorruptTableError    it is not a table, or its files are damaged or do not belong together.
+        TableLockedError     mode "r+", and another handle writes to the table.
+        UntrustedTableError  others may write to it; see `allow_foreign`.
+        ValueError           the mode is neither "r" nor "r+".
+        OSError              the system refuses: PermissionError, for instance.
+        """
+        if mode not in ("r", "r+"):
+            raise ValueError(f"mode must be 'r' or 'r+', got {mode!r}")
+        where = os.path.abspath(os.fsdecode(path))
+        return cls(DirectoryStore.open(where, mode, allow_foreign=allow_foreign))
+
+    @classmethod
+    def from_array(cls, array: FloatArray) -> Table:
+        """Return a table in memory whose `weight` is `array` itself, not a copy.
+
+        Parameters
+        ----------
+        array : (rows, dim) float32 or float64 of this machine's byte order, its rows contiguous;
+            any row stride; the table is read-only if the array is.
+
+        Raises
+        ------
+        TypeError   it is not an array of such numbers.
+        ValueError  it is not 2-D, its rows are not contiguous, or it is not aligned.
+        """
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"from_array takes a NumPy array, got {type(array).__name__}")
+        dtype = dtype_name(array.dtype)
+        check_array(array)
+        array = np.asarray(array)  # of a subclass, the ndarray underneath
+        rows, dim = array.shape
+        weight = Column("weight", dtype, dim, Initial("constant", 0.0), 0)
+        return cls(MemoryStore(Superblock.first(rows, weight, 0, "power"), {"weight": array}))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.rows
+
+    def __repr__(self) -> str:
+        """Return where the table is and what it has."""
+        where = "in memory" if self.path is None else repr(str(self.path))
+        state = "closed" if self._closed else f"mode={self.mode!r}"
+        return (
+            f"<Table {where}: {self.rows} rows of {self.dim} {self.dtype}, {state}, "
+            f"step={self.step}, columns={list(self.columns)}>"
+        )
+
+    # Reading
+
+    def column(self, name: str = "weight") -> FloatArray:
+        """Return the whole array of a column: (rows, dim), or (rows,) for a scalar column.
+
+        On disk it is a read-only view of the file, which follows later writes and stays readable
+        after `close`. In memory it is the array itself.
+
+        Raises
+        ------
+        KeyError          the table has no such column.
+        ClosedTableError  the table is closed.
+        """
+        store = self._open_store()
+        try:
+            return store.array(name)
+        except KeyError:
+            columns = ", ".join(self.columns)
+            raise KeyError(f"no column {name!r}; the table has: {columns}") from None
+
+    def gather(
+        self, ids: npt.ArrayLike, out: FloatArray | None = None, column: str = "weight"
+    ) -> FloatArray:
+        """Return copies of rows.
+
+        Parameters
+        ----------
+        ids : integers, any shape; an array of int32 or int64 is taken as it is.
+        out : (*ids.shape, dim) of the column's dtype, C-contiguous, apart from the table; written.
+        column : the column; a scalar column gives shape ids.shape.
+
+        Returns
+        -------
+        `out`, or a fresh array like it.
+
+        Raises
+        ------
+        IndexError        an id is outside 0..rows-1; names the first one and where it stands.
+        TypeError         ids are not integers.
+        ValueError        `out` does not fit.
+        KeyError, ClosedTableError  see `column`.
+        """
+        return take(self.column(column), ids, out)
+
+    def __getitem__(self, ids: npt.ArrayLike | slice) -> FloatArray:
+        """Return copies of rows of `weight`: of one id, of an array of ids, or of a slice.
+
+        Unlike a slice, an id never counts from the end: -1 raises IndexError.
+        """
+        if isinstance(ids, slice):
+            return self.column()[ids].copy()
+        if isinstance(ids, tuple):
+            raise TypeError(f"a table takes one id, an array of ids, or a slice; got {ids!r}")
+        return self.gather(ids)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> FloatArray:
+        """Return `weight` as `column` does, or a copy of it if that is asked for."""
+        return np.array(self.column(), dtype=dtype, copy=copy)
+
+    # Writing
+
+    @contextlib.contextmanager
+    def writing(self, rows: RowArray | None = None) -> Iterator[Mapping[str, FloatArray]]:
+        """Hand out the writable arrays: the one door through which rows change.
+
+        Parameters
+        ----------
+        rows : (n,) int64, ascending and distinct: the rows that the block may change, in any
+            column. None: all rows.
+
+        Yields
+        ------
+        The whole arrays by column name; they are to be written in the block only. A block that
+        raises may leave rows half written.
+
+        Raises
+        ------
+        IndexError          a row is outside 0..rows-1.
+        TypeError           `rows` is not a 1-D array of int64.
+        ReadOnlyTableError  the mode is "r".
+        ClosedTableError    the table is closed, or was opened by another process.
+        TableFailedError    an earlier write to the disk failed.
+        """
+        store = self._open_store()
+        if rows is not None:
+            check_rows(rows, self.rows)
+        with store.writing(rows) as columns:
+            self._blocks += 1
+            try:
+                yield columns
+            finally:
+                self._blocks -= 1
+
+    def write(self, ids: npt.ArrayLike, values: npt.ArrayLike, column: str = "weight") -> None:
+        """Set rows; where an id is repeated, its last values stay.
+
+        Parameters
+        ----------
+        ids : integers, any shape.
+        values : numbers that broadcast to (*ids.shape, dim), or ids.shape for a scalar column.
+
+        Raises
+        ------
+        IndexError, TypeError  an id is outside the table, or no integer; see `gather`.
+        TypeError              values are not real numbers.
+        ValueError             values do not broadcast.
+        KeyError, ReadOnlyTableError, ClosedTableError, TableFailedError
+            see `column` and `writing`.
+        """
+        rows, last = settle(self.column(column), ids, values)
+        with self.writing(rows) as columns:
+            columns[column][rows] = last
+
+    def add_column(
+        self,
+        name: str,
+        dim: int | None = None,
+        *,
+        scalar: bool = False,
+        dtype: npt.DTypeLike | None = None,
+        init: str | Initial = "zeros",
+    ) -> None:
+        """Add a column; the next commit records it. Nothing happens if there is one just like it.
+
+        Parameters
+        ----------
+        name : lower-case words joined by dots; `weight.adagrad.sum` for the state of `weight`.
+        dim : its width; the table's by default.
+        scalar : one number per row instead: the array is (rows,).
+        dtype : float32 or float64; the table's by default.
+        init : see `create`; its seed is that of the table mixed with the name.
+
+        Raises
+        ------
+        ValueError, TypeError  the name or another argument is wrong, or there is a column of that
+            name which differs.
+        OSError                the disk is full, for instance; the table is as it was.
+        ReadOnlyTableError, ClosedTableError, TableFailedError  see `writing`.
+        """
+        if scalar and dim is not None:
+            raise ValueError(f"a scalar column has no width, got dim={dim}")
+        width = self.dim if dim is None else whole_number("dim", dim, 0, MAX_BYTES)
+        column = Column(
+            name,
+            dtype_name(self.dtype if dtype is None else dtype),
+            None if scalar else width,
+            init if isinstance(init, Initial) else Initial.parse(init),
+            column_seed(self.seed, name),
+        )
+        store = self._open_store()
+        present = store.superblock.column(name)
+        if present is None:
+            store.add(column)
+        elif present != column:
+            raise ValueError(f"the table has another column {name!r}: {present}, asked: {column}")
+
+    def count(self, name: str, value: int) -> None:
+        """Set a counter, such as the steps of an optimizer; the next commit records it.
+
+        Parameters
+        ----------
+        name : lower-case words joined by dots.
+        value : 0..2**64-1.
+
+        Raises
+        ------
+        TypeError, ValueError  the name or the value is wrong, or there are too many counters.
+        ReadOnlyTableError, ClosedTableError, TableFailedError  see `writing`.
+        """
+        check_name(name)
+        value = whole_number(f"counter {name}", value, 0, 2**64 - 1)
+        self._open_store().count({**self.counters, name: value})
+
+    def commit(self, step: int | None = None, metadata: dict[str, Any] | None = None) -> None:
+        """Make what the table holds its last commit: all columns and counters, at once.
+
+        Parameters
+        ----------
+        step : 0..2**64-1, recorded with the commit; by default one more than the last.
+        metadata : a small dict of JSON values, recorded too; by default what there is stays. It
+            comes back as JSON gives it: tuples as lists, keys as strings.
+
+        Raises
+        ------
+        TypeError, ValueError  the step or the metadata is wrong or too large; nothing happened.
+        OSError                the disk failed; the handle takes no more writes. Close and reopen.
+        RuntimeError           a `writing` block has not ended.
+        ReadOnlyTableError, ClosedTableError, TableFailedError  see `writing`.
+        """
+        store = self._open_store()
+        if self._blocks:
+            raise RuntimeError("commit in a `writing` block, whose rows may be half written")
+        last = store.superblock
+        step = last.step + 1 if step is None else step
+        store.commit(
+            replace(
+                last,
+                epoch=last.epoch + 1,
+                step=whole_number("step", step, 0, 2**64 - 1),
+                metadata=last.metadata if metadata is None else as_json(metadata),
+            )
+        )
+
+    def close(self, *, commit: bool = True) -> None:
+        """Commit what was written since the last commit, and give files and lock back.
+
+        A table that is closed so is `clean` when it is opened next. With `commit=False` the rows
+        written since the last commit remain in the files, but unrecorded, and the table is not
+        clean. Closing again does nothing; in a forked child, closing only lets go.
+
+        As a context manager, a table is closed with `commit` if the block ends well, without it if
+        the block raises.
+        """
+        if self._closed:
+            return
+        try:
+            if commit and self._store.pending:
+                self.commit()
+        finally:
+            self._closed = True
+            self._store.close()
+
+    def __enter__(self) -> Table:
+        """Return the table; see `close`."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the table; see `close`."""
+        self.close(commit=kind is None)
+
+    # Copies
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a table on disk as its path, to be opened for reading; one in memory by value."""
+        if self._store.path is not None:
+            return _reopen, (self._store.path, self.uuid.hex, self._store.allow_foreign)
+        arrays = {name: self.column(name) for name in self.columns}
+        return _rebuild, (self._store.superblock, arrays)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Table:
+        """Return a writable table in memory with copies of all columns and a uuid of its own."""
+        arrays = {name: np.array(self.column(name)) for name in self.columns}
+        return _rebuild(replace(self._store.superblock, uuid=uuid4()), arrays)
+
+    def _open_store(self) -> Store:
+        if self._closed:
+            raise ClosedTableError(f"{self!r} cannot be used any more; open it again")
+        return self._store
+
+
+def _reopen(path: str, table_uuid: str, allow_foreign: bool) -> Table:
+    """Open a pickled table; raises CorruptTableError if another one has taken its place."""
+    table = Table.open(path, "r", allow_foreign=allow_foreign)
+    if table.uuid.hex != table_uuid:
+        found = table.uuid.hex
+        table.close()
+        raise CorruptTableError(f"{path} is table {found}, and table {table_uuid} was pickled")
+    return table
+
+
+def _rebuild(superblock: Superblock, arrays: dict[str, FloatArray]) -> Table:
+    return Table(MemoryStore(superblock, arrays))

@@ -1,0 +1,110 @@
+"""Calls of the operating system that are logged, and that fail or are interrupted at the N-th."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import types
+
+from mmembed.storage import files
+
+CALLS = (
+    *("open", "mkdir", "chmod", "fchmod", "fstat", "posix_fallocate", "pread", "pwrite"),
+    *("fdatasync", "fsync", "unlink", "rename"),
+)
+
+
+class InjectedError(OSError):
+    """What a failing call raises."""
+
+
+class InjectedInterrupt(KeyboardInterrupt):
+    """What stands for Ctrl-C."""
+
+
+class Faults:
+    """Stands in for the system in `mmembed.storage.files`.
+
+    Call number `at`, from 0, raises OSError instead of being made; with `interrupt` it is made, and
+    KeyboardInterrupt comes right after it. `log` has "call file" for every call.
+    """
+
+    def __init__(self, at: int = -1, interrupt: bool = False) -> None:
+        self.at = at
+        self.interrupt = interrupt
+        self.log: list[str] = []
+        self.active = False
+
+    def __getattr__(self, name):
+        real = getattr(os, name)
+        return self.counted(name, real) if name in CALLS else real
+
+    def counted(self, name, call):
+        def counted_call(first, *arguments, **options):
+            if not self.active:
+                return call(first, *arguments, **options)
+            number = len(self.log)
+            self.log.append(f"{name} {self.name_of(first)}")
+            if number == self.at and not self.interrupt:
+                raise InjectedError(errno.EIO, f"injected at call {number}, {name}")
+            try:
+                return call(first, *arguments, **options)
+            finally:
+                if number == self.at:
+                    raise InjectedInterrupt(f"injected after call {number}, {name}")
+
+        return counted_call
+
+    def name_of(self, first):
+        path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+        return os.path.basename(path)
+
+    @contextlib.contextmanager
+    def installed(self, monkeypatch):
+        faults = self
+
+        class Map(mmap.mmap):
+            def __new__(cls, fd, size, access):
+                made = super().__new__(cls, fd, size, access=access)
+                made.file = faults.name_of(fd)
+                return made
+
+            def flush(self):
+                faults.counted("msync", lambda _: super(Map, self).flush())(self.file)
+
+        module = types.SimpleNamespace(
+            mmap=Map, ACCESS_READ=mmap.ACCESS_READ, ACCESS_WRITE=mmap.ACCESS_WRITE
+        )
+        rename = self.counted("renameat2", files._renameat2)
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "os", self)
+            patch.setattr(files, "mmap", module)
+            patch.setattr(files, "_renameat2", rename)
+            self.active = True
+            try:
+                yield self
+            finally:
+                self.active = False  # maps live on
+
+
+def every_fault(run, monkeypatch, interrupt=False, prepare=lambda: None):
+    """Call `run(prepare())` with a fault in `run` at call 0, 1, 2, … until none is left.
+
+    Yields the call that failed ("" if none did), what was prepared, and what `run` returned (None
+    if it raised).
+    """
+    for at in range(1000):
+        faults = Faults(at, interrupt)
+        result = None
+        with faults.installed(monkeypatch):
+            faults.active = False
+            prepared = prepare()
+            faults.active = True
+            with contextlib.suppress(InjectedError, InjectedInterrupt):
+                result = run(prepared)
+        yield faults.log[at] if at < len(faults.log) else "", prepared, result
+        if at >= len(faults.log):
+            return
+    raise AssertionError("the calls never end")

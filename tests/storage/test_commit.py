@@ -1,0 +1,301 @@
+"""Commits: what is recorded when, in which order it reaches the disk, and what a crash leaves."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mmembed.errors import ReadOnlyTableError
+from mmembed.storage import Table
+from mmembed.storage.format import COPY_BYTES, decode_copy, decode_super
+
+from .examples import contents
+from .faults import Faults
+
+
+def copies(path):
+    """The epoch and the clean mark of each copy in `super`; None for one that is not valid."""
+    data = (path / "super").read_bytes()
+    found = []
+    for at in range(0, len(data), COPY_BYTES):
+        copy = decode_copy(data[at : at + COPY_BYTES]) if any(data[at : at + COPY_BYTES]) else None
+        found.append(copy and (copy.epoch, copy.clean))
+    return found
+
+
+def test_commits_use_the_two_slots_in_turn(path):
+    with Table.create(path, 5, 3) as table:
+        assert copies(path) == [(0, False), (0, False), None, None]
+        table.commit()
+        assert copies(path) == [(0, False), (0, False), (1, False), (1, False)]
+        table.commit()
+        assert copies(path) == [(2, False), (2, False), (1, False), (1, False)]
+    assert copies(path) == [(2, True), (2, True), (1, False), (1, False)]
+
+
+def test_a_commit_is_found_when_the_table_is_opened_again(small):
+    with Table.open(small) as table:
+        assert (table.step, table.epoch, table.metadata) == (7, 2, {"note": "small"})
+        assert table.columns == ("weight", "count")
+        assert table[[0, 4]].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_opening_for_writing_clears_the_clean_mark_and_closing_sets_it(small):
+    attempt = decode_super((small / "super").read_bytes()).attempt
+    with Table.open(small, "r+") as table:
+        now = decode_super((small / "super").read_bytes())
+        assert (now.clean, now.attempt, now.epoch) == (False, attempt + 1, 2)
+        assert table.clean
+    assert decode_super((small / "super").read_bytes()).clean
+
+
+def test_the_boot_of_the_machine_is_recorded(small):
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read().strip()
+
+    assert str(decode_super((small / "super").read_bytes()).boot_id) == boot
+
+
+def test_closing_commits_what_was_written(path):
+    with Table.create(path, 5, 3) as table:
+        table.commit(step=10)
+        table.write(0, 1)
+    with Table.open(path) as table:
+        assert (table.step, table.epoch, table.clean) == (11, 2, True)
+        assert table[0].tolist() == [1, 1, 1]
+
+
+def test_closing_commits_a_column_that_was_added(path):
+    Table.create(path, 5, 3).close()
+    with Table.open(path, "r+") as table:
+        table.add_column("context")
+    with Table.open(path) as table:
+        assert (table.epoch, table.columns) == (1, ("weight", "context"))
+
+
+def test_counters_are_found_when_the_table_is_opened_again(path):
+    with Table.create(path, 5, 3) as table:
+        table.count("weight.adam.step", 8)
+        table.commit()
+        table.count("weight.adam.step", 9)
+    table = Table.open(path, "r+")
+    assert (table.counters, table.epoch) == ({"weight.adam.step": 9}, 2)
+    table.count("weight.adam.step", 10)
+    table.close(commit=False)
+
+    with Table.open(path) as table:
+        assert (table.counters, table.clean) == ({"weight.adam.step": 9}, False)
+
+
+def test_counters_that_do_not_fit_are_refused_when_they_are_named(path):
+    def count_many(table):
+        for k in range(1000):
+            table.count(f"counter_with_a_long_name_{k}", 0)
+
+    with Table.create(path, 5, 3) as table:
+        with pytest.raises(ValueError, match="has room for"):
+            count_many(table)
+        for name in table.counters:
+            table.count(name, 2**64 - 1)
+        table.commit()
+    with Table.open(path) as table:
+        assert len(table.counters) > 100
+        assert set(table.counters.values()) == {2**64 - 1}
+
+
+def test_closing_without_writes_commits_nothing(small):
+    before = contents(small)
+    for _ in range(3):
+        with Table.open(small, "r+") as table:
+            assert table.epoch == 2
+    after = contents(small)
+
+    assert {name for name in after if before[name] != after[name]} == {"super"}  # the attempt
+
+
+def test_a_block_that_raises_is_not_committed(path):
+    def train():
+        with Table.create(path, 5, 3) as table:
+            table.commit(step=1)
+            table.write(0, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    with Table.open(path) as table:
+        assert (table.step, table.epoch, table.clean) == (1, 1, False)
+        assert table[0].tolist() == [1, 1, 1]  # in the files, though no commit records it
+
+
+def test_a_table_left_uncommitted_stays_marked_until_somebody_commits(path):
+    table = Table.create(path, 5, 3)
+    table.write(0, 1)
+    table.close(commit=False)
+
+    with Table.open(path, "r+") as table:
+        assert not table.clean
+    with Table.open(path, "r+") as table:
+        assert not table.clean
+        table.commit()
+    with Table.open(path) as table:
+        assert (table.clean, table.epoch) == (True, 1)
+
+
+def test_a_column_that_no_commit_recorded_is_replaced_by_the_next_of_that_name(path):
+    Table.create(path, 5, 3).close()
+    table = Table.open(path, "r+")
+    table.add_column("context", init="ones")
+    table.close(commit=False)
+    assert (path / "context.npy").exists()
+
+    with Table.open(path, "r+") as table:
+        assert table.columns == ("weight",)
+        table.add_column("context", scalar=True, init="zeros")
+    with Table.open(path) as table:
+        assert table.column("context").tolist() == [0] * 5
+
+
+def test_a_link_in_the_place_of_a_new_column_is_not_followed(small):
+    victim = small.parent / "victim"
+    victim.write_text("mine")
+    (small / "context.npy").symlink_to(victim)
+
+    with Table.open(small, "r+") as table:
+        table.add_column("context")
+
+    assert victim.read_text() == "mine"
+    assert not (small / "context.npy").is_symlink()
+
+
+def test_metadata_that_is_too_large_is_refused_and_the_table_goes_on(small):
+    with Table.open(small, "r+") as table:
+        before = contents(small)
+        with pytest.raises(ValueError, match=r"take \d+ bytes as JSON"):
+            table.commit(metadata={"x": "y" * 8192})
+        assert before == contents(small)
+        assert (table.epoch, table.metadata) == (2, {"note": "small"})
+        table.commit(step=8)
+    with Table.open(small) as table:
+        assert table.step == 8
+
+
+def test_columns_that_do_not_fit_are_refused_before_a_file_is_made(small):
+    def add_columns(table):
+        for k in range(1000):
+            table.add_column(f"column_with_a_long_name_{k}", scalar=True)
+
+    with Table.open(small, "r+") as table:
+        with pytest.raises(ValueError, match="has room for"):
+            add_columns(table)
+        table.commit()
+        count = len(table.columns)
+    assert count > 50
+    assert len(list(small.glob("*.npy"))) == count
+    with Table.open(small) as table:
+        assert len(table.columns) == count
+
+
+def test_reading_tables_take_no_changes(small):
+    with Table.open(small) as table:
+        for call in (
+            lambda: table.write(0, 1),
+            lambda: table.writing().__enter__(),
+            lambda: table.add_column("x"),
+            lambda: table.count("step", 1),
+            lambda: table.commit(),
+        ):
+            with pytest.raises(ReadOnlyTableError, match="open with mode 'r'; open it with mode"):
+                call()
+        table.add_column("count", scalar=True)  # there is one just like it
+
+
+# What reaches the disk, and when.
+
+
+def logged_commit(path, monkeypatch, durability, change):
+    table = Table.create(path, 5, 3, durability=durability)
+    table.add_column("weight.sum")
+    table.commit()
+    change(table)
+    with Faults().installed(monkeypatch) as faults:
+        # The maps were made before; those of a table opened now are logged.
+        table.close()
+        table = Table.open(path, "r+")
+        change(table)
+        faults.log.clear()
+        table.commit()
+        commit = list(faults.log)
+        faults.log.clear()
+        table.close()
+    return commit, faults.log
+
+
+CLOSE = ["pwrite super", "fdatasync super"] * 2
+
+
+def test_a_commit_syncs_changed_columns_before_super(path, monkeypatch):
+    commit, close = logged_commit(path, monkeypatch, "power", lambda table: table.write(0, 1))
+
+    assert commit == ["msync weight.npy", "pwrite super", "fdatasync super"]
+    assert close == CLOSE
+
+
+def test_a_commit_syncs_every_column_that_was_handed_out(path, monkeypatch):
+    def change(table):
+        with table.writing() as columns:
+            columns["weight.sum"][0] = columns["weight"][0]
+
+    commit, _ = logged_commit(path, monkeypatch, "power", change)
+
+    assert commit[:2] == ["msync weight.npy", "msync weight.sum.npy"]
+
+
+def test_a_commit_of_nothing_syncs_super_alone(path, monkeypatch):
+    commit, close = logged_commit(path, monkeypatch, "power", lambda table: None)
+
+    assert commit == ["pwrite super", "fdatasync super"]
+    assert close == CLOSE
+
+
+def test_at_level_process_only_closing_syncs(path, monkeypatch):
+    commit, close = logged_commit(path, monkeypatch, "process", lambda table: table.write(0, 1))
+
+    assert commit == ["pwrite super"]
+    assert close == ["msync weight.npy", *CLOSE]
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_the_dirty_mark_is_synced_at_both_levels(path, monkeypatch, durability):
+    Table.create(path, 5, 3, durability=durability).close()
+    with Faults().installed(monkeypatch) as faults, Table.open(path, "r+"):
+        log = list(faults.log)
+
+    assert log[-4:] == CLOSE
+    assert "pwrite super" not in log[:-4]
+
+
+def test_a_mark_is_written_one_copy_at_a_time(path, monkeypatch):
+    Table.create(path, 5, 3).close()
+    states = []
+    sync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (states.append(copies(path)[:2]), sync(fd)))
+    Table.open(path, "r+").close()
+
+    clean, dirty = (0, True), (0, False)
+    assert states == [[dirty, clean], [dirty, dirty], [clean, dirty], [clean, clean]]
+
+
+def test_a_table_found_not_clean_is_synced_whole_before_it_is_marked_clean(path, monkeypatch):
+    table = Table.create(path, 5, 3, durability="process")
+    table.add_column("context")
+    table.commit()
+    table.write(0, 1)
+    table.close(commit=False)
+    with Faults().installed(monkeypatch) as faults:
+        table = Table.open(path, "r+")
+        table.commit()
+        faults.log.clear()
+        table.close()
+
+    assert faults.log == ["msync context.npy", "msync weight.npy", *CLOSE]

@@ -1,0 +1,48 @@
+"""docs/format.md says what the code does."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from mmembed.storage import format
+from mmembed.storage.column import MAX_NAME, column_seed
+
+from .examples import EXAMPLE, hexdump
+
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "format.md").read_text()
+
+
+def test_the_page_has_the_struct_of_the_code():
+    assert f'struct.Struct("{format.HEAD.format}")' in PAGE
+    assert f'struct.Struct("{format.CHECKSUM.format}")' in PAGE
+
+
+def test_the_worked_example_is_made_by_the_code():
+    assert f"```\n{hexdump(format.encode_copy(EXAMPLE))}\n```" in PAGE
+    header = format.encode_header(EXAMPLE.columns[0], EXAMPLE.rows, EXAMPLE.uuid)
+    assert f"```\n{hexdump(header[:144])}\n```" in PAGE
+
+
+def test_the_table_of_fields_has_the_offsets_of_the_code():
+    rows = re.findall(r"^\| (\d+) \| (\S+(?: bytes)?) \| ", PAGE, re.MULTILINE)
+    sizes = {"u8": 1, "u32": 4, "u64": 8, "8 bytes": 8, "16 bytes": 16, "6 bytes": 6}
+
+    offset = 0
+    for at, kind in rows:
+        assert int(at) == offset
+        offset += sizes[kind]
+    assert offset == format.HEAD.size
+
+
+def test_numbers_on_the_page_are_those_of_the_code():
+    for number in (
+        format.COPY_BYTES,
+        format.SLOT_BYTES,
+        format.SUPER_BYTES,
+        format.JSON_BYTES,
+        format.HEADER_BYTES,
+        MAX_NAME,
+        column_seed(7, "context"),
+    ):
+        assert str(number) in PAGE

@@ -1,0 +1,306 @@
+"""The tests are tested: each of these mistakes, put into the code, must fail its named test."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+
+import pytest
+
+from mmembed.storage import Table, access, directory, files, format, locks, table
+from mmembed.storage.directory import DirectoryStore
+from mmembed.storage.files import Directory
+from mmembed.storage.locks import WriterLock
+
+from . import (
+    test_bad_files,
+    test_commit,
+    test_crash,
+    test_create,
+    test_format,
+    test_handles,
+    test_locks,
+    test_table,
+)
+from .examples import numbered_table, small_table
+
+pytestmark = [
+    # A test that fails leaves tables behind.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+]
+
+
+def damaged(name):
+    """The test of one entry of test_bad_files.DAMAGES."""
+    damage, message = test_bad_files.DAMAGES[name]
+    return lambda path, patch: test_bad_files.test_a_damaged_table_is_refused_and_nothing_changes(
+        small_table(path), damage, message
+    )
+
+
+def forged(name):
+    """The test of one entry of test_format.FIELD_DAMAGES."""
+    body, message = test_format.FIELD_DAMAGES[name]
+    return lambda path, patch: test_format.test_a_damaged_field_with_a_right_checksum_is_refused(
+        body, message
+    )
+
+
+def with_path(test, *more):
+    return lambda path, patch: test(path, *more)
+
+
+def with_small(test, *more):
+    return lambda path, patch: test(small_table(path), *more)
+
+
+def with_patch(test, *more):
+    return lambda path, patch: test(path, patch, *more)
+
+
+def with_small_and_patch(test, *more):
+    return lambda path, patch: test(small_table(path), patch, *more)
+
+
+def alone(test):
+    return lambda path, patch: test()
+
+
+order = with_patch(test_commit.test_a_commit_syncs_changed_columns_before_super)
+created = with_patch(test_create.test_create_reserves_writes_syncs_and_only_then_renames)
+
+MUTANTS = {
+    # Commit
+    "super before the rows": (
+        DirectoryStore, "commit", "self._flush()\n            file.write(",
+        "file.write(copy, 0)\n            self._flush()\n            file.write(", order,
+    ),
+    "rows not synced": (DirectoryStore, "_flush", ".memory.flush()", ".memory", order),
+    "super not synced": (DirectoryStore, "commit", "file.sync()", "pass", order),
+    "one slot": (
+        format, "slot_offset", "(epoch & 1)", "0",
+        alone(test_format.test_sizes_are_those_of_the_format),
+    ),
+    "a failed sync is forgiven": (
+        DirectoryStore, "_failing", "self._failure = error", "pass",
+        with_small_and_patch(
+            test_crash.test_a_commit_that_fails_anywhere_ends_writing_and_is_done_or_not, False
+        ),
+    ),
+    "an interrupt is forgiven": (
+        DirectoryStore, "_failing", "except BaseException", "except Exception",
+        with_small_and_patch(
+            test_crash.test_a_commit_that_fails_anywhere_ends_writing_and_is_done_or_not, True
+        ),
+    ),
+    "taken columns forgotten": (
+        directory._Door, "__getitem__", "self._taken.add(name)", "pass", order,
+    ),
+    # Marks
+    "dirty mark not synced": (
+        DirectoryStore, "_rewrite", "file.sync()", "pass",
+        with_patch(test_commit.test_the_dirty_mark_is_synced_at_both_levels, "process"),
+    ),
+    "both copies rewritten before a sync": (
+        DirectoryStore, "_rewrite", "file.write(copy, at)", "file.write(copy * 2, offset)",
+        with_patch(test_commit.test_a_mark_is_written_one_copy_at_a_time),
+    ),
+    "no dirty mark": (
+        DirectoryStore, "open", "clean=False", "clean=last.clean",
+        with_small(test_commit.test_opening_for_writing_clears_the_clean_mark_and_closing_sets_it),
+    ),
+    "clean mark before the rows": (
+        DirectoryStore, "close", "self._flush()", "pass",
+        with_patch(test_commit.test_at_level_process_only_closing_syncs),
+    ),
+    "clean mark in spite of uncommitted rows": (
+        DirectoryStore, "close", "and not self._pending", "",
+        with_path(test_commit.test_a_block_that_raises_is_not_committed),
+    ),
+    "clean mark after somebody else's uncommitted rows": (
+        DirectoryStore, "_start", "self._ends_clean = clean", "self._ends_clean = True",
+        with_path(test_commit.test_a_table_left_uncommitted_stays_marked_until_somebody_commits),
+    ),
+    "only columns of this writer are synced before the clean mark": (
+        DirectoryStore, "_start", "set() if clean else set(self._columns)", "set()",
+        with_patch(test_commit.test_a_table_found_not_clean_is_synced_whole_before_it_is_marked_clean),
+    ),
+    "closing forgets to commit": (
+        Table, "close", "if commit and self._store.pending", "if False",
+        with_path(test_commit.test_closing_commits_what_was_written),
+    ),
+    "leaving a block that raised commits": (
+        Table, "__exit__", "kind is None", "True",
+        with_path(test_commit.test_a_block_that_raises_is_not_committed),
+    ),
+    # Creation
+    "rename before the names are synced": (Directory, "sync", "os.fsync(self.fd)", "pass", created),
+    "files not synced at creation": (directory, "_write_column", "file.sync()", "pass", created),
+    "space not reserved": (directory, "_write_column", "file.reserve", "bool", created),
+    "draft kept on Ctrl-C": (
+        files, "draft", "except BaseException", "except Exception",
+        with_patch(test_create.test_a_create_that_fails_anywhere_leaves_nothing, True),
+    ),
+    "an existing directory is renamed onto": (
+        files, "_rename_to_free_name", "if not _renameat2(old, new):", "if os.rename(old, new):",
+        with_patch(test_create.test_what_appears_during_the_creation_is_not_replaced, True),
+    ),
+    "umask decides": (
+        Directory, "create_file", "os.fchmod(file.fd, 0o600)", "pass",
+        with_path(test_create.test_files_are_private_whatever_the_umask_is),
+    ),
+    "files for everybody": (
+        Directory, "create_file", "os.fchmod(file.fd, 0o600)", "os.fchmod(file.fd, 0o644)",
+        with_path(test_create.test_files_are_private_whatever_the_umask_is),
+    ),
+    # Opening
+    "links followed": (
+        Directory, "open_file", "os.O_NOFOLLOW | ", "", damaged("column a symlink"),
+    ),
+    "kind of file not checked": (
+        Directory, "open_file", "not stat.S_ISREG(status.st_mode)", "False",
+        damaged("column a FIFO"),
+    ),
+    "second names accepted": (
+        Directory, "open_file", "status.st_nlink != 1", "False", damaged("column with two names"),
+    ),
+    "mode not checked": (
+        Directory, "_trust", "stat.S_IWGRP | stat.S_IWOTH", "0",
+        with_small(
+            test_bad_files.test_a_table_that_others_may_write_to_is_refused_unless_allowed,
+            "super", 0o620,
+        ),
+    ),
+    "owner not checked": (
+        Directory, "_trust", "status.st_uid not in", "() and status.st_uid not in",
+        with_small_and_patch(
+            lambda path, patch: (
+                test_bad_files.test_a_table_of_another_user_is_refused_unless_allowed(
+                    path, "super", patch
+                )
+            )
+        ),
+    ),
+    "longer files accepted": (
+        directory, "_map_column", "if file.size() != size", "if file.size() < size",
+        damaged("column long by a byte"),
+    ),
+    "header not compared": (
+        directory, "_map_column", "found != expected", "False", damaged("columns swapped"),
+    ),
+    "views can be made writable": (
+        directory, "_map_column", "rows.toreadonly()", "rows",
+        with_small(test_handles.test_views_of_tables_on_disk_refuse_writes, "r+"),
+    ),
+    "pickles do not tell tables apart": (
+        table, "_reopen", "table.uuid.hex != table_uuid", "False",
+        lambda path, patch: test_handles.test_unpickling_notices_another_table_in_its_place(
+            small_table(path), path
+        ),
+    ),
+    # Format
+    "checksum not compared": (
+        format, "decode_copy", "zlib.crc32(body) != checksum", "False",
+        alone(test_format.test_a_wrong_checksum_is_refused_with_both),
+    ),
+    "features not looked at": (
+        format, "decode_copy", "if features & ~FEATURES", "if False", forged("features"),
+    ),
+    "length of the json not checked": (
+        format, "decode_copy", "if json_bytes > JSON_BYTES", "if False", forged("json too long"),
+    ),
+    "bytes not compared with what is written": (
+        format, "decode_copy", "if canonical != data", "if False", forged("zeros behind"),
+    ),
+    "level not checked": (
+        format, "_decode_fields", "if durability >= len(DURABILITIES)", "if False",
+        forged("durability"),
+    ),
+    "the lowest epoch counts": (
+        format, "decode_super", "max(c.epoch", "min(c.epoch",
+        alone(test_format.test_the_highest_epoch_counts),
+    ),
+    "clean wins": (
+        format, "decode_super", "(not copy.clean, copy.attempt)", "(copy.clean, copy.attempt)",
+        lambda path, patch: test_format.test_not_clean_wins_among_copies_of_an_epoch(1),
+    ),
+    "copies may contradict each other": (
+        format, "decode_super", "if any(_committed", "if False and any(_committed",
+        alone(test_format.test_copies_of_an_epoch_that_contradict_each_other_are_refused),
+    ),
+    "uuids may differ": (
+        format, "decode_super", "> 1", "> 9",
+        alone(test_format.test_slots_of_two_tables_are_refused),
+    ),
+    "slots not checked": (
+        format, "decode_super", "if copy.epoch & 1 != offset // SLOT_BYTES", "if False",
+        alone(test_format.test_an_epoch_in_the_wrong_slot_is_refused),
+    ),
+    "huge files": (
+        format, "file_bytes", "if size > MAX_BYTES", "if False",
+        alone(test_format.test_a_file_of_more_than_2_to_the_63_bytes_is_refused),
+    ),
+    # Locks
+    "no lock": (
+        locks, "_set_lock", "fcntl.fcntl(", "bool, (",
+        with_small(test_locks.test_a_second_writer_in_this_process_is_refused),
+    ),
+    "children keep the lock": (
+        WriterLock, "__init__", "_held.add(file)  #", "#",
+        with_small(test_locks.test_a_forked_child_does_not_free_the_lock_of_its_parent),
+    ),
+    "children may write": (
+        DirectoryStore, "_check_writable", "self._pid != os.getpid()", "False",
+        with_small(test_locks.test_a_forked_child_may_read_and_may_not_write),
+    ),
+    "a replaced lock file is not noticed": (
+        Directory, "holds", "os.path.samestat(there, os.fstat(file.fd))", "True",
+        with_small_and_patch(
+            test_locks.test_a_lock_file_that_was_replaced_while_it_was_locked_is_refused
+        ),
+    ),
+    # Rows
+    "the first of the values stays": (
+        access, "settle", "np.unique(flat[::-1], return_index=True)",
+        "(lambda u: (u[0], flat.size - 1 - u[1]))(np.unique(flat, return_index=True))",
+        lambda path, patch: test_table.test_the_last_of_the_values_for_an_id_stays(
+            numbered_table(None)
+        ),
+    ),
+}  # fmt: skip
+
+
+def put_in(monkeypatch, owner, name, old, new):
+    """Put `new` for `old` in a function of a class, or of a module and wherever it is imported."""
+    function = owner.__dict__[name]
+    code = inspect.unwrap(getattr(function, "__func__", function))
+    source = inspect.getsource(code)
+    assert old in source
+    made: dict[str, object] = {}
+    text = textwrap.dedent(source.replace(old, new))
+    exec(compile(text, f"<mutant of {name}>", "exec"), code.__globals__, made)
+    if inspect.isclass(owner):
+        monkeypatch.setattr(owner, name, made[name])
+        return
+    for module_name, module in list(sys.modules.items()):
+        ours = module_name.startswith(("mmembed.storage", "tests.storage"))
+        if ours and module.__dict__.get(name) is function:
+            monkeypatch.setattr(module, name, made[name])
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "old", "new", "check"), MUTANTS.values(), ids=MUTANTS.keys()
+)
+def test_a_mistake_is_caught(path, monkeypatch, owner, name, old, new, check):
+    put_in(monkeypatch, owner, name, old, new)
+
+    with monkeypatch.context() as patch, pytest.raises((Exception, pytest.fail.Exception)):
+        check(path, patch)
+
+
+@pytest.mark.parametrize("check", [mutant[-1] for mutant in MUTANTS.values()], ids=MUTANTS.keys())
+def test_without_the_mistake_the_check_passes(path, monkeypatch, check):
+    check(path, monkeypatch)

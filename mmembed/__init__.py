@@ -2,3 +2,74 @@
 
 Public names only; importing this loads no numba, torch, CUDA, rich or matplotlib.
 """
+
+from . import functional, nn, optim
+from .autograd import (
+    Tensor,
+    arange,
+    as_tensor,
+    cat,
+    empty,
+    enable_grad,
+    eye,
+    from_numpy,
+    full,
+    is_grad_enabled,
+    manual_seed,
+    no_grad,
+    ones,
+    ones_like,
+    rand,
+    randint,
+    randn,
+    set_grad_enabled,
+    stack,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from .errors import MmembedError
+from .kernels import backend, get_num_threads, set_backend, set_num_threads
+from .nn import Embedding
+from .rows import RowGrad
+from .storage import Table
+from .vocab import Vocabulary
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Embedding",
+    "MmembedError",
+    "RowGrad",
+    "Table",
+    "Tensor",
+    "Vocabulary",
+    "arange",
+    "as_tensor",
+    "backend",
+    "cat",
+    "empty",
+    "enable_grad",
+    "eye",
+    "from_numpy",
+    "full",
+    "functional",
+    "get_num_threads",
+    "is_grad_enabled",
+    "manual_seed",
+    "nn",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "optim",
+    "rand",
+    "randint",
+    "randn",
+    "set_backend",
+    "set_grad_enabled",
+    "set_num_threads",
+    "stack",
+    "tensor",
+    "zeros",
+    "zeros_like",
+]

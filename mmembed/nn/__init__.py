@@ -1,0 +1,10 @@
+"""Modules: parameters with a name, a mode and a state, and the embeddings made of them.
+
+Must not know optimizers.
+"""
+
+from ..parameter import Parameter, TableParameter
+from .embedding import Embedding
+from .module import Module
+
+__all__ = ["Embedding", "Module", "Parameter", "TableParameter"]

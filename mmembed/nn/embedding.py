@@ -1,0 +1,267 @@
+"""`Embedding`: a table of rows as a module.
+
+Must not know files, kernels or optimizers: rows are in a `Table`, lookups in `functional`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import functional as F
+from ..autograd import Tensor
+from ..autograd.random import next_seed
+from ..parameter import Parameter, TableParameter
+from ..storage import Table
+from .module import Module
+
+E = TypeVar("E", bound="Embedding")
+
+
+class Embedding(Module):
+    """A table that looks up rows by id.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim : shape of the table.
+    padding_idx : this row starts as zeros and gets no gradient; a negative one counts from the end.
+    max_norm, norm_type : rows that are looked up are first scaled down to this norm, in place.
+    scale_grad_by_freq : divide gradients by how often their id occurs in the batch.
+    sparse : gradients are `RowGrad`s of the rows that were looked up.
+    _weight : (num_embeddings, embedding_dim) tensor or array to use as the table: aliased, not
+        copied, and its padding row is kept. With `path`, it is copied into the new table.
+    _freeze : do not collect gradients.
+    device : "cpu".
+    dtype : float32 (the default) or float64.
+    path : directory of the table. One that exists is opened (for reading only if `_freeze`), and
+        its shape and dtype must be those asked for; otherwise it is made. Without a path the table
+        is in memory.
+    init : how rows of a new table start; see `Table.create`.
+    durability : of a new table; see `Table.create`.
+
+    Attributes
+    ----------
+    weight : TableParameter, (num_embeddings, embedding_dim).
+    table : the Table of `weight`.
+
+    Raises
+    ------
+    AssertionError  padding_idx or the shape of `_weight` does not fit.
+    TypeError, ValueError  another argument is wrong; nothing has been made then.
+    Errors of Table.create and Table.open.
+
+    Source: torch.nn.Embedding. Differs: see docs/differences-from-torch.md.
+
+    >>> import mmembed as mm
+    >>> # a table of 10 vectors of size 3
+    >>> embedding = mm.nn.Embedding(10, 3)
+    >>> # a batch of 2 samples of 4 ids each
+    >>> input = mm.tensor([[1, 2, 4, 5], [4, 3, 2, 9]])
+    >>> embedding(input).shape
+    (2, 4, 3)
+
+    >>> # with a padding row
+    >>> embedding = mm.nn.Embedding(10, 3, padding_idx=0)
+    >>> input = mm.tensor([[0, 2, 0, 5]])
+    >>> output = embedding(input)
+    >>> output[0, 0].tolist(), output[0, 2].tolist()
+    ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+
+    >>> # changing the padding vector
+    >>> padding_idx = 0
+    >>> embedding = mm.nn.Embedding(3, 3, padding_idx=padding_idx, init="ones")
+    >>> embedding.weight
+    Parameter containing:
+    tensor([[0., 0., 0.],
+            [1., 1., 1.],
+            [1., 1., 1.]], requires_grad=True)
+    >>> with mm.no_grad():
+    ...     embedding.weight[padding_idx] = mm.ones(3) * 2
+    >>> embedding.weight
+    Parameter containing:
+    tensor([[2., 2., 2.],
+            [1., 1., 1.],
+            [1., 1., 1.]], requires_grad=True)
+
+    >>> # max_norm changes the table in place, so clone a weight that backward needs
+    >>> n, d, m = 3, 5, 7
+    >>> embedding = mm.nn.Embedding(n, d, max_norm=1.0)
+    >>> W = mm.randn((m, d), requires_grad=True)
+    >>> idx = mm.tensor([1, 2])
+    >>> a = embedding.weight.clone() @ W.t()  # weight must be cloned for this to be differentiable
+    >>> b = embedding(idx) @ W.t()  # modifies weight in place
+    >>> out = a.unsqueeze(0) + b.unsqueeze(1)
+    >>> loss = out.sigmoid().prod()
+    >>> loss.backward()
+    """
+
+    weight: Parameter
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | npt.NDArray[Any] | None = None,
+        _freeze: bool = False,
+        device: str | None = None,
+        dtype: npt.DTypeLike | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        init: str = "normal",
+        durability: str = "power",
+    ) -> None:
+        super().__init__()
+        if device not in (None, "cpu"):
+            raise ValueError(f"device must be 'cpu', got {device!r}")
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
+        self.padding_idx = None if padding_idx is None else F.row_index(padding_idx, num_embeddings)
+        shape = num_embeddings, embedding_dim
+        if _weight is not None and tuple(_weight.shape) != shape:
+            raise AssertionError(
+                "Shape of weight does not match num_embeddings and embedding_dim: "
+                f"got {tuple(_weight.shape)}, expected {shape}"
+            )
+        if _weight is not None and path is None:
+            self.weight = TableParameter.over(_weight, requires_grad=not _freeze)
+            return
+        if path is not None and _weight is None and os.path.lexists(path):
+            table = _open(path, shape, dtype, "r" if _freeze else "r+")
+        else:
+            if _weight is not None:
+                dtype, init = _weight.dtype, "zeros"
+            table = Table.create(
+                path,
+                *shape,
+                dtype or np.float32,
+                init=init,
+                seed=next_seed(),
+                durability=durability,
+            )
+            self._fill(table, _weight)
+        self.weight = TableParameter(table, requires_grad=not _freeze)
+
+    def _fill(self, table: Table, weight: Tensor | npt.NDArray[Any] | None) -> None:
+        """Give a new table its rows: those of `weight`, or zeros in the padding row."""
+        if weight is None and self.padding_idx is None:
+            return
+        with table.writing() as columns:
+            if weight is not None:
+                columns["weight"][...] = np.asarray(
+                    weight.detach() if isinstance(weight, Tensor) else weight
+                )
+            else:
+                columns["weight"][self.padding_idx] = 0
+        table.commit(step=0)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[E],
+        embeddings: Tensor | npt.NDArray[Any],
+        freeze: bool = True,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> E:
+        """Return an Embedding over `embeddings`, (rows, dim), which is aliased, not copied.
+
+        A memory-mapped array is used where it is: training writes through to its file. One that is
+        read-only can be looked up, not trained.
+
+        Source: torch.nn.Embedding.from_pretrained. Differs: takes NumPy arrays as well.
+        """
+        if embeddings.ndim != 2:
+            raise AssertionError(
+                "Embeddings parameter is expected to be 2-dimensional: "
+                f"got shape {tuple(embeddings.shape)}"
+            )
+        rows, dim = embeddings.shape
+        return cls(
+            rows, dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
+            _weight=embeddings, _freeze=freeze,
+        )  # fmt: skip
+
+    @classmethod
+    def from_table(
+        cls: type[E],
+        table: Table,
+        *,
+        column: str = "weight",
+        freeze: bool = False,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> E:
+        """Return an Embedding over a column of a table; the table stays the caller's to close."""
+        weight = TableParameter(table, column)
+        rows, dim = weight.shape
+        return cls(
+            rows, dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
+            _weight=weight, _freeze=freeze,
+        )  # fmt: skip
+
+    @property
+    def table(self) -> Table:
+        """The table that holds the rows of `weight`."""
+        weight = self.weight
+        if not isinstance(weight, TableParameter):
+            raise AttributeError("weight was replaced by a parameter that has no table")
+        return weight.table
+
+    def forward(self, input: Tensor | npt.ArrayLike) -> Tensor:
+        """Return rows of the table: a tensor of shape (*input.shape, embedding_dim).
+
+        Parameters
+        ----------
+        input : integer ids, any shape: a tensor, an array or a list.
+
+        Raises what `mmembed.functional.embedding` raises.
+        """
+        return F.embedding(
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
+            self.scale_grad_by_freq, self.sparse,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """Return the shape, and the options that are not at their defaults."""
+        options = {
+            "padding_idx": (self.padding_idx, None),
+            "max_norm": (self.max_norm, None),
+            "norm_type": (self.norm_type, 2),
+            "scale_grad_by_freq": (self.scale_grad_by_freq, False),
+            "sparse": (self.sparse, False),
+        }
+        set_ones = [f"{name}={value}" for name, (value, usual) in options.items() if value != usual]
+        return ", ".join([f"{self.num_embeddings}, {self.embedding_dim}", *set_ones])
+
+
+def _open(
+    path: str | os.PathLike[str], shape: tuple[int, int], dtype: npt.DTypeLike | None, mode: str
+) -> Table:
+    """Open a table that must have this shape, and this dtype unless it is None."""
+    table = Table.open(path, mode)
+    wanted = table.dtype if dtype is None else np.dtype(dtype)
+    if table.shape != shape or table.dtype != wanted:
+        found = f"{table.shape} {table.dtype}"
+        table.close()
+        raise ValueError(
+            f"the table at {os.fspath(path)} is {found}, asked for {shape} {wanted}; "
+            "choose another path, or Embedding.from_table(Table.open(path, 'r+'))"
+        )
+    return table

@@ -1,0 +1,12 @@
+"""Optimizers: hyper-parameters and state; the loops over rows are kernels.
+
+Must not know files: state is columns of whatever table a parameter's rows are in.
+"""
+
+from .adagrad import Adagrad
+from .optimizer import Optimizer
+from .rowwise_adagrad import RowwiseAdagrad
+from .sgd import SGD
+from .sparse_adam import SparseAdam
+
+__all__ = ["SGD", "Adagrad", "Optimizer", "RowwiseAdagrad", "SparseAdam"]

@@ -1,0 +1,179 @@
+"""The gradient of some rows of a table: ids and one value per id, as torch's COO gradients.
+
+Must not know who made it, nor optimizers. It adds to its like and to dense arrays; that is all the
+tape asks of a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import kernels
+from ..autograd import Tensor
+from .plan import RowPlan
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+_UNCOALESCED = "Cannot get {} on an uncoalesced tensor, please call .coalesce() first"
+_SPARSE_PLUS_DENSE = "add(sparse, dense) is not supported. Use add(dense, sparse) instead."
+
+
+class RowGrad:
+    """A (rows, dim) gradient that is zero outside the rows it names; a row may be named repeatedly.
+
+    Parameters
+    ----------
+    plan : the ids, in the order of the batch; n of them.
+    entries : (n, dim) float32 or float64; entry i belongs to row plan.ids[i]. Kept, not copied.
+    coalesced : the ids are known to be ascending and distinct.
+
+    Attributes
+    ----------
+    plan, entries : as given.
+    shape, dtype, ndim, is_sparse : as of the gradient it stands for.
+
+    Source: torch.sparse_coo_tensor with sparse_dim 1 and dense_dim 1.
+    """
+
+    is_sparse = True
+    ndim = 2
+    # A NumPy array on the left of an operator leaves the operation to this class.
+    __array_ufunc__ = None
+
+    def __init__(self, plan: RowPlan, entries: FloatArray, *, coalesced: bool = False) -> None:
+        if entries.ndim != 2 or len(entries) != plan.ids.size:
+            raise ValueError(
+                f"entries must have the shape ({plan.ids.size}, dim), got {entries.shape}"
+            )
+        self.plan = plan
+        self.entries = np.ascontiguousarray(entries)
+        self._coalesced = coalesced or plan.ids.size < 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, dim) of the table."""
+        return self.plan.rows, self.entries.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """dtype of the entries."""
+        return self.entries.dtype
+
+    def is_coalesced(self) -> bool:
+        """Return whether the ids are known to be ascending and distinct."""
+        return self._coalesced
+
+    def _nnz(self) -> int:
+        return int(self.plan.ids.size)
+
+    def _indices(self) -> Tensor:
+        """Return the ids as they came, (1, n) int64."""
+        return Tensor(self.plan.ids.astype(np.int64)[None, :])
+
+    def _values(self) -> Tensor:
+        """Return the entries as they came, (n, dim); the tensor shares their memory."""
+        return Tensor(self.entries)
+
+    def indices(self) -> Tensor:
+        """Return the ids, (1, n) int64, ascending; RuntimeError before `coalesce`."""
+        if not self._coalesced:
+            raise RuntimeError(_UNCOALESCED.format("indices"))
+        return self._indices()
+
+    def values(self) -> Tensor:
+        """Return the entries, (n, dim); RuntimeError before `coalesce`."""
+        if not self._coalesced:
+            raise RuntimeError(_UNCOALESCED.format("values"))
+        return self._values()
+
+    def coalesce(self) -> RowGrad:
+        """Return the same gradient with ids ascending and distinct, entries of one row summed."""
+        if self._coalesced:
+            return self
+        unique = self.plan.unique
+        entries = np.empty((unique.size, self.entries.shape[1]), self.dtype)
+        kernels.segment_sum(self.entries, self.plan.order, self.plan.starts, entries)
+        return RowGrad(RowPlan(unique, self.plan.rows), entries, coalesced=True)
+
+    def to_dense(self) -> Tensor:
+        """Return the whole gradient, (rows, dim): its size is that of the table."""
+        return Tensor(self._added_to(np.zeros(self.shape, self.dtype)))
+
+    def clone(self) -> RowGrad:
+        """Return a copy that shares nothing with this one."""
+        return self._with(self.entries.copy())
+
+    def norm(self, p: float = 2.0) -> Tensor:
+        """Return the p-norm of all elements of the coalesced gradient, a 0-d tensor."""
+        entries = self.coalesce().entries
+        return Tensor(np.asarray(np.linalg.norm(entries.reshape(-1), p), self.dtype))
+
+    def __add__(self, other: object) -> RowGrad | FloatArray:
+        if isinstance(other, RowGrad):
+            self._check_shape(other.shape)
+            ids = np.concatenate([self.plan.ids, other.plan.ids])
+            return RowGrad(
+                RowPlan(ids, self.plan.rows), np.concatenate([self.entries, other.entries])
+            )
+        if isinstance(other, Tensor):
+            raise RuntimeError(_SPARSE_PLUS_DENSE)
+        return self.__radd__(other)  # type: ignore[no-any-return]
+
+    def __radd__(self, other: object) -> Any:
+        """Dense + sparse is dense, and new."""
+        if isinstance(other, Tensor):
+            return Tensor(self.__radd__(other.array))
+        if not isinstance(other, np.ndarray):
+            return NotImplemented
+        self._check_shape(other.shape)
+        return self._added_to(other.astype(np.result_type(other, self.dtype), order="C"))
+
+    def __mul__(self, factor: object) -> RowGrad:
+        return self._with(self.entries * _scalar(factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: object) -> RowGrad:
+        return self._with(self.entries / _scalar(divisor))
+
+    def __neg__(self) -> RowGrad:
+        return self._with(-self.entries)
+
+    def __repr__(self) -> str:
+        return (
+            f"RowGrad(ids={np.array2string(self.plan.ids, threshold=20)}, "
+            f"shape={self.shape}, nnz={self._nnz()}, dtype={self.dtype}, "
+            f"coalesced={self._coalesced})"
+        )
+
+    def _with(self, entries: FloatArray) -> RowGrad:
+        return RowGrad(self.plan, entries, coalesced=self._coalesced)
+
+    def _added_to(self, dense: FloatArray) -> FloatArray:
+        plan = self.plan
+        kernels.scatter_add(
+            self.entries.astype(dense.dtype, copy=False),
+            plan.order,
+            plan.starts,
+            plan.unique,
+            dense,
+        )
+        return dense
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.shape:
+            raise RuntimeError(f"cannot add a gradient of shape {shape} to one of {self.shape}")
+
+
+def _scalar(value: Any) -> float:
+    """Return a factor of a whole gradient as a Python number, which keeps the entries' dtype."""
+    number = np.asarray(value.array if isinstance(value, Tensor) else value)
+    if number.ndim != 0:
+        raise RuntimeError(
+            f"a row gradient can be scaled by a number only, got shape {number.shape}; "
+            "call to_dense() first"
+        )
+    return float(number)

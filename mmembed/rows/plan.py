@@ -1,0 +1,81 @@
+"""The row plan: a batch of ids, sorted once for everything that follows.
+
+Must not know tables, files or gradients: it sees ids and a number of rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import kernels
+from ..ids import bad_id_message
+
+IdArray = npt.NDArray[np.signedinteger[Any]]
+RowArray = npt.NDArray[np.int64]
+
+
+class RowPlan:
+    """The distinct ids of a batch, ascending, and where each of them stands.
+
+    Parameters
+    ----------
+    ids : int32 or int64, any shape; the plan keeps them, so the caller must not change them.
+    rows : number of rows of the table.
+
+    Attributes
+    ----------
+    ids : (n,) the ids, flat, in the order of the batch.
+    unique : (m,) int64, ascending.
+    order : (n,) int64, positions in `ids` grouped by id, each group in the order of the batch.
+    starts : (m + 1,) int64; group s is `order[starts[s]:starts[s + 1]]`.
+
+    The last three are worked out together when one of them is first asked for.
+
+    Raises
+    ------
+    IndexError  then, if an id is outside 0..rows-1.
+    """
+
+    __slots__ = ("_sorted", "ids", "rows")
+
+    def __init__(self, ids: IdArray, rows: int) -> None:
+        self.ids = np.ascontiguousarray(ids).reshape(-1)
+        self.rows = rows
+        self._sorted: tuple[RowArray, RowArray, RowArray] | None = None
+
+    @property
+    def order(self) -> RowArray:
+        """Positions in `ids`, grouped by id."""
+        return self._sort()[0]
+
+    @property
+    def unique(self) -> RowArray:
+        """The distinct ids, ascending."""
+        return self._sort()[1]
+
+    @property
+    def starts(self) -> RowArray:
+        """Where each group begins in `order`."""
+        return self._sort()[2]
+
+    def counts(self) -> RowArray:
+        """Return how often the id at each position of the batch occurs in it, (n,)."""
+        counts = np.empty(self.ids.size, np.int64)
+        counts[self.order] = np.repeat(np.diff(self.starts), np.diff(self.starts))
+        return counts
+
+    def _sort(self) -> tuple[RowArray, RowArray, RowArray]:
+        if self._sorted is None:
+            n = self.ids.size
+            order, unique = np.empty(n, np.int64), np.empty(n, np.int64)
+            starts, count = np.empty(n + 1, np.int64), np.empty(1, np.int64)
+            work = np.empty(2 * n, np.int64)
+            bad = kernels.plan(self.ids, self.rows, order, unique, starts, count, work)
+            if bad >= 0:
+                raise IndexError(bad_id_message(self.ids, bad, self.rows))
+            distinct = int(count[0])
+            self._sorted = order, unique[:distinct], starts[: distinct + 1]
+        return self._sorted

@@ -1,0 +1,209 @@
+"""Optimizers: arguments, state in the table's own columns, state_dict, versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mmembed as mm
+from mmembed import nn, optim
+from mmembed.storage import Table
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ([], ValueError, "optimizer got an empty parameter list"),
+        (mm.ones(2), TypeError, "should be an iterable of Tensors or dicts, but got Tensor"),
+        ([3], TypeError, "can only optimize Tensors, but one of the params is int"),
+        ([mm.ones(2, requires_grad=True) * 2], ValueError, "can't optimize a non-leaf Tensor"),
+        ([mm.from_numpy(np.ones((2, 3)).T)], ValueError, r"not contiguous; optimize a clone\(\)"),
+    ],
+)
+def test_wrong_parameters_are_refused(params, error, message):
+    with pytest.raises(error, match=message):
+        optim.SGD(params, lr=0.1)
+
+
+def test_a_parameter_in_two_groups_is_refused():
+    a = mm.ones(2)
+
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        optim.SGD([{"params": [a]}, {"params": [a]}], lr=0.1)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "RowwiseAdagrad", "SparseAdam"])
+def test_a_step_counts_one_change_and_none_without_a_gradient(name):
+    embedding = nn.Embedding(5, 2, sparse=True)
+    rule = getattr(optim, name)([embedding.weight], lr=0.1)
+    before = embedding.weight._version
+
+    rule.step()
+    assert embedding.weight._version == before
+    embedding([1, 1, 3]).sum().backward()
+    rule.step()
+    assert embedding.weight._version == before + 1
+
+
+STATES = {
+    "SGD": ({"lr": 0.1, "momentum": 0.9}, ["weight.sgd.momentum_buffer"]),
+    "Adagrad": ({"lr": 0.1}, ["weight.adagrad.sum"]),
+    "RowwiseAdagrad": (
+        {"lr": 0.1, "initial_accumulator_value": 0.03},
+        ["weight.rowwise_adagrad.sum"],
+    ),
+    "SparseAdam": ({"lr": 0.1}, ["weight.sparse_adam.exp_avg", "weight.sparse_adam.exp_avg_sq"]),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_training_that_is_closed_and_reopened_goes_on_as_if_it_had_not_been(name, tmp_path):
+    options, columns = STATES[name]
+    rng = np.random.default_rng(0)
+    batches = rng.integers(0, 30, (6, 20))
+    upstream = rng.standard_normal((6, 20, 4)).astype(np.float32)
+
+    def train(embedding, some):
+        rule = getattr(optim, name)([embedding.weight], **options)
+        for number in some:
+            rule.zero_grad()
+            embedding(batches[number]).backward(mm.tensor(upstream[number]))
+            rule.step()
+
+    mm.manual_seed(1)
+    whole = nn.Embedding(30, 4, sparse=True)
+    train(whole, range(6))
+    path = tmp_path / "t.mmembed"
+    mm.manual_seed(1)
+    for some in (range(3), range(3, 6)):
+        part = nn.Embedding(30, 4, sparse=True, path=path)
+        train(part, some)
+        part.table.close()
+
+    with Table.open(path) as table:
+        assert list(table.columns) == ["weight", *columns]
+        np.testing.assert_array_equal(table.column(), whole.weight.array)
+        for column in columns:
+            np.testing.assert_array_equal(table.column(column), whole.table.column(column))
+            assert (path / f"{column}.npy").exists()
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_state_dict_round_trips_into_a_fresh_optimizer(name):
+    options, _ = STATES[name]
+
+    def fresh():
+        embedding = nn.Embedding(5, 2, sparse=True, init="ones")
+        return embedding, getattr(optim, name)([embedding.weight], **options)
+
+    def step(embedding, rule):
+        rule.zero_grad()
+        (embedding([1, 1, 3]) ** 2).sum().backward()
+        rule.step()
+
+    first, rule = fresh()
+    step(first, rule)
+    second, other = fresh()
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(rule.state_dict())
+    step(first, rule)
+    step(second, other)
+
+    np.testing.assert_array_equal(first.weight.array, second.weight.array)
+    assert rule.state_dict()["state"][0]["step"] == other.state_dict()["state"][0]["step"] == 2
+
+
+def test_a_state_dict_that_does_not_fit_is_refused_and_nothing_is_copied():
+    small, large = nn.Embedding(5, 2), nn.Embedding(6, 2)
+    rules = [optim.Adagrad([e.weight], lr=lr) for e, lr in ((small, 0.1), (large, 0.2))]
+
+    with pytest.raises(ValueError, match=r"state 'sum' of parameter 0 has the shape \(6, 2\), exp"):
+        rules[0].load_state_dict(rules[1].state_dict())
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        rules[0].load_state_dict({"state": {}, "param_groups": []})
+
+    assert rules[0].param_groups[0]["lr"] == 0.1
+
+
+def test_zero_grad_forgets_or_zeroes():
+    embedding = nn.Embedding(5, 2, sparse=True)
+    rule = optim.SGD([embedding.weight], lr=0.1)
+    embedding([1]).sum().backward()
+
+    rule.zero_grad(set_to_none=False)
+    assert embedding.weight.grad.to_dense().array.any() == 0
+    rule.zero_grad()
+    assert embedding.weight.grad is None
+
+
+def test_step_returns_what_its_closure_returns():
+    w = mm.ones(1, requires_grad=True)
+    rule = optim.SGD([w], lr=0.1)
+
+    def closure():
+        rule.zero_grad()
+        loss = (w * 3).sum()
+        loss.backward()
+        return loss.item()
+
+    assert rule.step(closure) == 3.0
+    np.testing.assert_allclose(w.array, 0.7, rtol=1e-6)
+
+
+def test_repr_lists_the_options():
+    text = repr(optim.SGD([mm.ones(1)], lr=0.5))
+
+    assert text.startswith("SGD (\nParameter Group 0\n")
+    assert "    lr: 0.5\n" in text
+
+
+@pytest.mark.parametrize("rows", [65_535, 65_536, 65_537, 140_000])
+def test_dense_steps_reach_every_row_of_a_table_longer_than_a_block(rows):
+    embedding = nn.Embedding(rows, 1, init="zeros")
+    rule = optim.SGD([embedding.weight], lr=1.0, momentum=0.5)
+    embedding.weight.grad = mm.ones((rows, 1))
+
+    rule.step()
+    rule.step()
+
+    np.testing.assert_array_equal(embedding.weight.array, -2.5)
+
+
+def test_momentum_with_sparse_gradients_moves_every_row_of_a_long_table():
+    rows = 140_000
+    embedding = nn.Embedding(rows, 1, init="zeros", sparse=True)
+    rule = optim.SGD([embedding.weight], lr=1.0, momentum=0.5)
+    ids = np.array([0, 70_000, 139_999])
+
+    for batch in (ids, ids[:1]):
+        rule.zero_grad()
+        embedding(batch).sum().backward()
+        rule.step()
+
+    want = np.zeros((rows, 1), np.float32)
+    want[ids] = -1.5
+    want[0] = -2.5
+    np.testing.assert_array_equal(embedding.weight.array, want)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_rowwise_adagrad_follows_its_formula(sparse):
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((6, 5))
+    embedding = nn.Embedding(6, 5, sparse=sparse, _weight=start.copy())
+    rule = optim.RowwiseAdagrad([embedding.weight], lr=0.3, initial_accumulator_value=0.1, eps=0.01)
+    weight, total = start.copy(), np.full(6, 0.1)
+
+    for _ in range(3):
+        ids = rng.integers(0, 6, 4)
+        upstream = rng.standard_normal((4, 5))
+        rule.zero_grad()
+        embedding(ids).backward(mm.tensor(upstream))
+        rule.step()
+        gradient = np.zeros((6, 5))
+        np.add.at(gradient, ids, upstream)
+        total += (gradient**2).mean(axis=1)
+        weight -= 0.3 * gradient / (np.sqrt(total)[:, None] + 0.01)
+
+    np.testing.assert_allclose(embedding.weight.array, weight, rtol=1e-12)
+    np.testing.assert_allclose(rule.state_dict()["state"][0]["sum"].numpy(), total, rtol=1e-12)

@@ -1,0 +1,135 @@
+"""RowGrad against torch's sparse tensors, and as a value that adds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmembed.autograd import Tensor, ones, tensor
+from mmembed.rows import RowGrad, RowPlan
+
+
+def grad_of(ids, rows=5, dim=2, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    entries = rng.standard_normal((len(ids), dim)).astype(dtype)
+    return RowGrad(RowPlan(np.array(ids, np.int64), rows), entries)
+
+
+def to_torch(grad):
+    torch = pytest.importorskip("torch")
+    return torch.sparse_coo_tensor(
+        torch.from_numpy(grad.plan.ids[None].copy()),
+        torch.from_numpy(grad.entries.copy()),
+        grad.shape,
+        check_invariants=True,
+    )
+
+
+def same(got, want):
+    """Two sparse gradients, entry by entry; sums may differ in the last bit."""
+    np.testing.assert_array_equal(got._indices().numpy(), want._indices().numpy())
+    np.testing.assert_allclose(got._values().numpy(), want._values().numpy(), rtol=2e-6, atol=1e-7)
+    assert got._nnz() == want._nnz()
+    assert got.shape == tuple(want.shape)
+
+
+lists = st.lists(st.integers(0, 4), max_size=12)
+
+
+@given(ids=lists, dtype=st.sampled_from([np.float32, np.float64]))
+def test_coalesce_and_to_dense_agree_with_torch(ids, dtype):
+    grad = grad_of(ids, dtype=dtype)
+    want = to_torch(grad)
+
+    same(grad, want)
+    same(grad.coalesce(), want.coalesce())
+    np.testing.assert_allclose(
+        grad.to_dense().numpy(), want.to_dense().numpy(), rtol=2e-6, atol=1e-7
+    )
+    coalesced = grad.coalesce()
+    assert coalesced.is_coalesced()
+    assert coalesced.coalesce() is coalesced
+    assert grad.is_coalesced() == (len(ids) < 2)
+
+
+@given(left=lists, right=lists)
+def test_arithmetic_agrees_with_torch(left, right):
+    a, b = grad_of(left, seed=1), grad_of(right, seed=2)
+    ta, tb = to_torch(a), to_torch(b)
+
+    same(a * 2, ta * 2)
+    same(-a, -ta)
+    same(a / 3.0, ta / 3.0)
+    same(a.clone(), ta.clone())
+    np.testing.assert_allclose(
+        (a + b).to_dense().numpy(), (ta + tb).to_dense().numpy(), rtol=2e-6, atol=1e-6
+    )
+    assert (a + b)._indices().numpy().tolist() == [[*left, *right]]
+    np.testing.assert_allclose(a.norm().item(), ta.norm().item(), rtol=1e-6)
+
+
+def test_numbers_and_0d_arrays_keep_the_dtype():
+    grad = grad_of([1, 1])
+
+    for factor in (2, 2.0, np.float64(2), np.array(2.0), tensor(2.0)):
+        assert (grad * factor).dtype == np.float32
+        assert (factor * grad).dtype == np.float32
+
+
+def test_dense_plus_sparse_is_dense_and_leaves_both_alone():
+    grad = grad_of([1, 3, 1])
+    dense = np.ones((5, 2), np.float32)
+
+    for total in (dense + grad, grad + dense):
+        assert isinstance(total, np.ndarray)
+        np.testing.assert_allclose(total, 1 + grad.to_dense().numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(dense, 1)
+    assert isinstance(ones((5, 2)) + grad, Tensor)
+
+
+def test_sparse_plus_a_dense_tensor_is_refused_in_torchs_words():
+    with pytest.raises(RuntimeError, match=r"add\(sparse, dense\) is not supported"):
+        grad_of([1]) + ones((5, 2))
+
+
+def test_gradients_of_different_shapes_do_not_add():
+    with pytest.raises(RuntimeError, match=r"\(6, 2\).*\(5, 2\)"):
+        grad_of([1]) + grad_of([1], rows=6)
+
+
+def test_an_array_is_no_factor():
+    with pytest.raises(RuntimeError, match="to_dense"):
+        grad_of([1]) * np.ones(2)
+
+
+def test_indices_and_values_are_refused_before_coalesce():
+    grad = grad_of([1, 0])
+
+    with pytest.raises(RuntimeError, match="Cannot get indices on an uncoalesced tensor, please"):
+        grad.indices()
+    with pytest.raises(RuntimeError, match="Cannot get values on an uncoalesced tensor, please"):
+        grad.values()
+    assert grad.coalesce().indices().numpy().tolist() == [[0, 1]]
+    assert grad.coalesce().values().shape == (2, 2)
+
+
+def test_a_clone_shares_nothing():
+    grad = grad_of([1, 0])
+    before = grad.entries.copy()
+
+    grad.clone().entries[...] = 9
+
+    np.testing.assert_array_equal(grad.entries, before)
+
+
+def test_repr_names_ids_shape_and_dtype():
+    text = repr(grad_of([1, 0]))
+
+    assert text == "RowGrad(ids=[1 0], shape=(5, 2), nnz=2, dtype=float32, coalesced=False)"
+
+
+def test_entries_must_fit_the_ids():
+    with pytest.raises(ValueError, match=r"\(2, dim\), got \(3, 2\)"):
+        RowGrad(RowPlan(np.array([0, 1]), 5), np.ones((3, 2)))

@@ -7,7 +7,7 @@ families, and the right one is picked when the module is loaded (`dispatched`).
 Must not know files, the tape, Python errors or allocation. Compiler directives stand in setup.py.
 """
 
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, frexp, isinf, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -21,6 +21,7 @@ cdef extern from *:
     #define MMEMBED_DISPATCHED
     #endif
     """
+    void prefetch "__builtin_prefetch"(const void*) noexcept nogil
     # The return type of a function that returns nothing and is compiled once per processor family.
     ctypedef void dispatched "MMEMBED_DISPATCHED void"
 
@@ -33,7 +34,8 @@ ctypedef fused id_type:
     int64_t
 
 cdef enum:
-    CHUNK = 32  # segments dealt out at a time: with skewed ids a few are far longer than the rest
+    AHEAD = 8  # rows asked for before their turn, so that several are on their way from memory
+    CACHE_LINE = 64  # bytes
     LANES = 8  # partial sums of a sum of squares
     ID_BLOCK = 4096  # ids checked before looking for the exact place of a bad one
     RADIX_BITS = 11
@@ -171,6 +173,14 @@ def plan(
 # ------------------------------------------------------------------------------- gather and norms
 
 
+cdef inline void ask_for(const real* row, Py_ssize_t dim) noexcept nogil:
+    """Start to bring a row into the cache."""
+    cdef Py_ssize_t i = 0
+    while i < dim:
+        prefetch(row + i)
+        i += <Py_ssize_t>(CACHE_LINE // sizeof(real))
+
+
 def gather(
     const real[:, :] table,  # IN   (rows, dim), rows contiguous; may be a read-only map
     const id_type[::1] ids,  # IN   (n,)
@@ -183,6 +193,8 @@ def gather(
         bad = check_ids(ids, table.shape[0])
         if bad < 0 and dim > 0:
             for i in prange(n, num_threads=threads, schedule="static"):
+                if i + AHEAD < n:
+                    ask_for(&table[ids[i + AHEAD], 0], dim)
                 memcpy(&out[i, 0], &table[ids[i], 0], dim * sizeof(real))
     return bad
 
@@ -305,6 +317,26 @@ cdef void sum_segment(
         add_row(out, values + order[k] * dim, dim)
 
 
+cdef Py_ssize_t share_start(
+    const int64_t[::1] starts,  # IN  (segments + 1,)
+    int share,
+    int shares,
+) noexcept nogil:
+    """Return the first segment of a share; shares are about equal in entries plus segments.
+
+    With skewed ids a few segments are far longer than the rest, and they are neighbours.
+    """
+    cdef Py_ssize_t middle, low = 0, high = starts.shape[0] - 1
+    cdef double goal = <double>(starts[high] + high) * share / shares
+    while low < high:
+        middle = (low + high) // 2
+        if starts[middle] + middle < goal:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def segment_sum(
     const real[:, ::1] values,  # IN   (n, dim)
     const int64_t[::1] order,  # IN   (n,)
@@ -313,14 +345,16 @@ def segment_sum(
     int threads,
 ):
     """Set out[s] to the sum of segment s."""
-    cdef Py_ssize_t s, segments = out.shape[0], dim = out.shape[1]
+    cdef Py_ssize_t s, dim = out.shape[1]
+    cdef int t
     cdef const real* all_values = &values[0, 0] if values.shape[0] and dim else NULL
     cdef const int64_t* places = &order[0] if order.shape[0] else NULL
     if dim == 0:
         return
     with nogil:
-        for s in prange(segments, num_threads=threads, schedule="dynamic", chunksize=CHUNK):
-            sum_segment(all_values, places, starts[s], starts[s + 1], dim, &out[s, 0])
+        for t in prange(threads, num_threads=threads, schedule="static"):
+            for s in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+                sum_segment(all_values, places, starts[s], starts[s + 1], dim, &out[s, 0])
 
 
 def scatter_add(
@@ -332,13 +366,15 @@ def scatter_add(
     int threads,
 ):
     """Add the entries of segment s to out[ids[s]], one by one."""
-    cdef Py_ssize_t bad, s, k, segments = ids.shape[0], dim = out.shape[1]
+    cdef Py_ssize_t bad, s, k, dim = out.shape[1]
+    cdef int t
     with nogil:
         bad = check_ids(ids, out.shape[0])
         if bad < 0 and dim > 0:
-            for s in prange(segments, num_threads=threads, schedule="dynamic", chunksize=CHUNK):
-                for k in range(starts[s], starts[s + 1]):
-                    add_row(&out[ids[s], 0], &values[order[k], 0], dim)
+            for t in prange(threads, num_threads=threads, schedule="static"):
+                for s in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+                    for k in range(starts[s], starts[s + 1]):
+                        add_row(&out[ids[s], 0], &values[order[k], 0], dim)
     return bad
 
 
@@ -364,41 +400,71 @@ cdef dispatched adjust_gradient(
             g[i] = g[i] + weight_decay * weight[i]
 
 
+cdef void update_share(
+    row_rule rule,
+    const double* hyper,  # IN
+    real[:, :] weight,  # INOUT  (rows, dim)
+    real[:, :] first,  # INOUT  (rows, dim or 1)
+    real[:, :] second,  # INOUT  (rows, dim or 1)
+    const int64_t[::1] ids,  # IN     (segments,)
+    const real[:, ::1] values,  # IN     (n, dim)
+    const int64_t[::1] order,  # IN     (n,)
+    const int64_t[::1] starts,  # IN     (segments + 1,)
+    Py_ssize_t start,
+    Py_ssize_t stop,
+    real weight_decay,
+    bint maximize,
+    real* work,  # INOUT  (dim,)
+) noexcept nogil:
+    """Update the rows of segments start..stop-1."""
+    cdef Py_ssize_t s, coming, row, dim = weight.shape[1]
+    cdef const real* all_values = &values[0, 0] if order.shape[0] else NULL
+    cdef const int64_t* places = &order[0] if order.shape[0] else NULL
+    cdef const real* g
+    for s in range(start, stop):
+        coming = s + AHEAD
+        if coming < stop:
+            ask_for(&weight[ids[coming], 0], dim)
+            ask_for(&first[ids[coming], 0], first.shape[1])
+            ask_for(&second[ids[coming], 0], second.shape[1])
+            if starts[coming] < starts[coming + 1]:
+                ask_for(all_values + places[starts[coming]] * dim, dim)
+        row = ids[s]
+        if starts[s + 1] - starts[s] == 1 and not maximize and weight_decay == 0:
+            g = all_values + places[starts[s]] * dim
+        else:
+            sum_segment(all_values, places, starts[s], starts[s + 1], dim, work)
+            adjust_gradient(work, &weight[row, 0], dim, weight_decay, maximize)
+            g = work
+        rule(&weight[row, 0], &first[row, 0], &second[row, 0], g, dim, hyper)
+
+
 cdef Py_ssize_t update_rows(
     row_rule rule,
     const double* hyper,  # IN     what the rule reads
     real[:, :] weight,  # INOUT  (rows, dim)
-    real[:, :] first,  # INOUT  (rows, dim), state; weight itself where a rule has none
-    real[:, :] second,  # INOUT  (rows, dim), state; weight itself where a rule has none
+    real[:, :] first,  # INOUT  (rows, dim or 1), state; weight itself where a rule has none
+    real[:, :] second,  # INOUT  (rows, dim or 1), state; weight itself where a rule has none
     const int64_t[::1] ids,  # IN     (segments,), distinct
     const real[:, ::1] values,  # IN     (n, dim)
     const int64_t[::1] order,  # IN     (n,)
     const int64_t[::1] starts,  # IN     (segments + 1,)
     double weight_decay,
     bint maximize,
-    real[:, ::1] work,  # INOUT  (threads, dim)
+    real[:, ::1] work,  # INOUT  (threads, dim or more), scratch
     int threads,
 ) noexcept nogil:
     """Give each segment's sum to `rule`, with the row it belongs to and that row's state."""
-    cdef Py_ssize_t bad, s, row, dim = weight.shape[1]
-    cdef const real* all_values = NULL
-    cdef const int64_t* places = NULL
-    cdef const real* g
+    cdef Py_ssize_t bad, dim = weight.shape[1]
+    cdef int t
     bad = check_ids(ids, weight.shape[0])
-    if bad >= 0 or dim == 0:
-        return bad
-    if order.shape[0]:
-        all_values = &values[0, 0]
-        places = &order[0]
-    for s in prange(ids.shape[0], num_threads=threads, schedule="dynamic", chunksize=CHUNK):
-        row = ids[s]
-        if starts[s + 1] - starts[s] == 1 and not maximize and weight_decay == 0:
-            g = all_values + places[starts[s]] * dim
-        else:
-            g = &work[threadid(), 0]
-            sum_segment(all_values, places, starts[s], starts[s + 1], dim, <real*>g)
-            adjust_gradient(<real*>g, &weight[row, 0], dim, <real>weight_decay, maximize)
-        rule(&weight[row, 0], &first[row, 0], &second[row, 0], g, dim, hyper)
+    if bad < 0 and dim > 0:
+        for t in prange(threads, num_threads=threads, schedule="static"):
+            update_share(
+                rule, hyper, weight, first, second, ids, values, order, starts,
+                share_start(starts, t, threads), share_start(starts, t + 1, threads),
+                <real>weight_decay, maximize, &work[t, 0],
+            )
     return bad
 
 
@@ -423,7 +489,7 @@ def update_sgd(
     double lr,
     double weight_decay,
     bint maximize,
-    real[:, ::1] work,  # INOUT  (threads, dim)
+    real[:, ::1] work,  # INOUT  (threads, dim or more), scratch
     int threads,
 ):
     """weight[ids] -= lr * g."""
@@ -465,7 +531,7 @@ def update_momentum(
     bint nesterov,
     double weight_decay,
     bint maximize,
-    real[:, ::1] work,  # INOUT  (threads, dim)
+    real[:, ::1] work,  # INOUT  (threads, dim or more), scratch
     int threads,
 ):
     """buffer = momentum * buffer + (1 - dampening) * g; weight -= lr * buffer (or its Nesterov)."""
@@ -503,7 +569,7 @@ def update_adagrad(
     double eps,
     double weight_decay,
     bint maximize,
-    real[:, ::1] work,  # INOUT  (threads, dim)
+    real[:, ::1] work,  # INOUT  (threads, dim or more), scratch
     int threads,
 ):
     """total += g * g; weight -= lr * (g / (sqrt(total) + eps))."""
@@ -537,7 +603,7 @@ def update_rowwise_adagrad(
     double eps,
     double weight_decay,
     bint maximize,
-    real[:, ::1] work,  # INOUT  (threads, dim)
+    real[:, ::1] work,  # INOUT  (threads, dim or more), scratch
     int threads,
 ):
     """total += mean(g * g); weight -= lr / (sqrt(total) + eps) * g."""
@@ -580,7 +646,7 @@ def update_adam(
     double eps,
     double weight_decay,
     bint maximize,
-    real[:, ::1] work,  # INOUT  (threads, dim)
+    real[:, ::1] work,  # INOUT  (threads, dim or more), scratch
     int threads,
 ):
     """mean, square move towards g, g * g; weight -= step_size * (mean / (sqrt(square) + eps))."""

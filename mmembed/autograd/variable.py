@@ -7,6 +7,7 @@ goes.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -271,7 +272,7 @@ class Variable:
             total = self._grad + gradient
             self._grad = wrap(total) if isinstance(total, np.ndarray) else total
         elif dense:
-            kept = owned and _is_new(gradient)
+            kept = owned and isinstance(gradient, np.ndarray) and gradient.base is None
             self._grad = wrap(gradient if kept else np.array(gradient, order="C"))
         else:
             self._grad = gradient if owned else gradient.clone()
@@ -327,8 +328,12 @@ class Variable:
 
 
 def _is_new(gradient: Any) -> bool:
-    """Return whether a rule's result is an array with memory of its own."""
-    return isinstance(gradient, np.ndarray) and gradient.base is None
+    """Return whether a rule's result is an array to whose memory nothing else refers."""
+    if not isinstance(gradient, np.ndarray):
+        return False
+    base = gradient.base
+    # Three: the view, the variable here, and the argument of getrefcount.
+    return base is None or (isinstance(base, np.ndarray) and sys.getrefcount(base) == 3)
 
 
 def wrap(array: Array, shared: Variable | None = None) -> Tensor:

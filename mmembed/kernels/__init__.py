@@ -219,7 +219,8 @@ def _update(
     """Call an update: the parameter and its states first, then the segments, then its numbers."""
     dim = arrays[0].shape[1]
     threads = threads_for(max(values.size, ids.size * dim))
-    work = np.empty((threads, dim), arrays[0].dtype)  # one row of scratch per thread
+    # One row of scratch per thread, far enough apart to share no cache line.
+    work = np.empty((threads, dim + 64), arrays[0].dtype)
     return getattr(_body(), name)(*arrays, ids, values, *rest, work, threads)
 
 

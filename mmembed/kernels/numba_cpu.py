@@ -414,14 +414,14 @@ def _update_rows(
     threads: int,
 ) -> None:
     """Give each segment's sum to a rule, with the row it belongs to and that row's state."""
-    dim = work.shape[1]
+    dim = values.shape[1]
     for t in numba.prange(threads):
         for s in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
             at0 = begins[0] + ids[s] * strides[0]
             at1 = begins[1] + ids[s] * strides[1]
             at2 = begins[2] + ids[s] * strides[2]
             weight = lines[0][at0 : at0 + dim]
-            g = work[t]
+            g = work[t, :dim]
             _sum_segment(values, order, starts[s], starts[s + 1], g)
             if maximize:
                 for j in range(dim):

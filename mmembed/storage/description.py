@@ -99,3 +99,10 @@ class Described:
     def clean(self) -> bool:
         """See the class."""
         return self._store.clean
+
+    def initial(self, name: str = "weight") -> str:
+        """Return how the rows of a column started, as `Table.create` takes it; KeyError if none."""
+        column = self._store.superblock.column(name)
+        if column is None:
+            raise KeyError(f"no column {name!r}; the table has: {', '.join(self.columns)}")
+        return str(column.init)

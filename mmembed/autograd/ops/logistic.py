@@ -7,6 +7,7 @@ np.log1p and np.logaddexp.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,39 +99,40 @@ def _factors(shape: tuple[int, ...], target: Any, weight: Any, pos_weight: Any) 
 
 def _run(x: Array, factors: list[Any], losses: Array | None, slopes: Array | None) -> float:
     """Compute losses and slopes where an array is given for them; return the sum of the losses."""
-    operands = [x, *factors, losses, slopes]
-    given = [position for position, operand in enumerate(operands) if operand is not None]
-    blocks = np.nditer(
-        [operands[position] for position in given],
-        flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly" if position < 4 else "writeonly"] for position in given],
-        op_dtypes=[x.dtype] * len(given),
-        casting="same_kind",
-        buffersize=BLOCK,
-    )
-    scratch = np.empty((7, min(BLOCK, x.size)), x.dtype)
-    positive = np.empty(scratch.shape[1], bool)
-    block: list[Any] = [None] * len(operands)
+    operands = _aligned([x, *factors, losses, slopes])
+    lead, *rest = operands[0].shape
+    step = max(1, BLOCK // max(1, math.prod(rest)))
+    scratch = np.empty((7, min(step, lead), *rest), x.dtype)
+    positive = np.empty(scratch.shape[1:], bool)
     total = 0.0
-    with blocks:
-        for parts in blocks:
-            for position, part in zip(given, parts, strict=True):
-                block[position] = part
-            size = len(block[0])
-            total += _block(*block, scratch=scratch[:, :size], positive=positive[:size])
+    for first in range(0, lead, step):
+        block: list[Any] = [a if a is None else a[first : first + step] for a in operands]
+        size = len(block[0])
+        total += _block(*block, scratch=scratch[:, :size], positive=positive[:size])
     return total
 
 
+def _aligned(operands: list[Any]) -> list[Any]:
+    """Return arrays of one shape with a first axis to take blocks along; what is None stays."""
+    given = [a for a in operands if a is not None]
+    shape = given[0].shape
+    if all(a.flags.c_contiguous for a in given):
+        shape = (given[0].size,)
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return [a if a is None else a.reshape(shape or (1,)) for a in operands]
+
+
 def _block(
-    x: Array,  # IN   (n,) logits
-    y: Array,  # IN   (n,) targets
-    weight: Array | None,  # IN   (n,)
-    pos_weight: Array | None,  # IN   (n,)
-    loss: Array | None,  # OUT  (n,)
-    slope: Array | None,  # OUT  (n,) derivative of the loss by x
+    x: Array,  # IN   logits, any shape
+    y: Array,  # IN   targets, of the same shape
+    weight: Array | None,  # IN
+    pos_weight: Array | None,  # IN
+    loss: Array | None,  # OUT
+    slope: Array | None,  # OUT  derivative of the loss by x
     *,
-    scratch: Array,  # OUT  (7, n)
-    positive: Array,  # OUT  (n,) bool
+    scratch: Array,  # OUT  (7, *shape)
+    positive: Array,  # OUT  bool
 ) -> float:
     """Set loss = k * log1p(e) + x * (k * h - p) and its slope; return the sum of the losses.
 

@@ -50,7 +50,7 @@ def matmul(input: Operand, other: Operand) -> Tensor:
         _NAMES.get((x.ndim, y.ndim), "BmmBackward0"),
         np.matmul(x, y),
         (a, _rule_for_first(x.shape, y.ndim), (b,)),
-        (b, _rule_for_second(x.ndim, y.shape), (a,)),
+        (b, _rule_for_second(x.ndim, y.shape, _is_by_columns(y)), (a,)),
     )
 
 
@@ -72,7 +72,7 @@ def _rule_for_first(shape: tuple[int, ...], other_ndim: int) -> Any:
     return rule
 
 
-def _rule_for_second(other_ndim: int, shape: tuple[int, ...]) -> Any:
+def _rule_for_second(other_ndim: int, shape: tuple[int, ...], by_columns: bool) -> Any:
     matrix_shape = shape if len(shape) > 1 else (*shape, 1)
 
     def rule(upstream: Any, other: Array) -> Any:
@@ -82,10 +82,28 @@ def _rule_for_second(other_ndim: int, shape: tuple[int, ...]) -> Any:
             rows = math.prod(matrix.shape[:-1])
             matrix = matrix.reshape(rows, matrix.shape[-1])
             lifted = lifted.reshape(rows, lifted.shape[-1])
-        gradient = unbroadcast(np.matmul(np.swapaxes(matrix, -1, -2), lifted), matrix_shape)
+        gradient = unbroadcast(
+            _product(np.swapaxes(matrix, -1, -2), lifted, by_columns), matrix_shape
+        )
         return gradient.reshape(shape) if len(shape) == 1 else gradient
 
     return rule
+
+
+def _is_by_columns(matrices: Array) -> bool:
+    """Return whether the columns of stacked matrices are contiguous, as after a transposition."""
+    return matrices.ndim > 1 and matrices.strides[-2] == matrices.itemsize < matrices.strides[-1]
+
+
+def _product(a: Array, b: Array, by_columns: bool) -> Array:
+    """Return a @ b, laid out by columns if asked for.
+
+    A gradient laid out as its input is contiguous again once the input's transposition is undone.
+    """
+    if not by_columns:
+        return np.matmul(a, b)  # type: ignore[no-any-return]
+    transposed = np.matmul(np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2))
+    return np.swapaxes(transposed, -1, -2)
 
 
 def _lift(upstream: Any, first_ndim: int, second_ndim: int) -> Array:

@@ -1,0 +1,206 @@
+"""`mmembed train`: word vectors from plain text.
+
+Must not know how text is read or how training works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import TableExistsError
+from ..training import Corpus, Progress, Settings, create_table, read_texts, text_files, train
+from .progress import progress
+
+LOG = "training.jsonl"  # in the table's directory: one line for each report
+
+
+def add_to(commands: Any) -> None:
+    """Add the verb `train`."""
+    default = Settings()
+    parser = commands.add_parser(
+        "train",
+        help="train word vectors (skip-gram with negative sampling) from plain text",
+        description="Train word vectors from plain UTF-8 text into a table on disk: the vectors, "
+        "their context vectors and the optimizer's state. Words are runs of letters, lower-cased.",
+    )
+    parser.add_argument("text", help="a file, a folder (every text file below it), or - for stdin")
+    parser.add_argument("--out", default="vectors.mmembed", help="table to make [%(default)s]")
+    parser.add_argument("--force", action="store_true", help="replace a table that is there")
+    parser.add_argument(
+        "--lines",
+        action="store_true",
+        help="each line is a text of its own; otherwise blank lines separate texts",
+    )
+    parser.add_argument(
+        "--files", default="*", metavar="PATTERN", help="files of a folder to read [%(default)s]"
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="file or folder of a folder to pass over; may be repeated",
+    )
+    option(parser, "--dim", int, default.dim, "size of the vectors")
+    option(parser, "--epochs", int, default.epochs, "passes over the text")
+    option(parser, "--window", int, default.window, "largest distance of a word and its context")
+    option(parser, "--negatives", float, default.negatives, "weight of noise words per context")
+    option(parser, "--min-count", int, default.min_count, "leave out words that are rarer")
+    option(parser, "--sample", float, default.sample, "thin out words more frequent than this")
+    option(parser, "--lr", float, default.lr, "first step size; it falls to a fifth of it")
+    option(parser, "--seed", int, default.seed, "everything drawn follows from it")
+    option(parser, "--threads", int, len(os.sched_getaffinity(0)), "threads to use")
+    option(parser, "--commit-every", float, 60.0, "seconds between commits")
+    parser.set_defaults(run=run)
+
+
+def option(
+    parser: argparse.ArgumentParser, name: str, kind: Callable[[str], Any], default: Any, what: str
+) -> None:
+    """Add an option that shows its default."""
+    parser.add_argument(name, type=kind, default=default, metavar="N", help=f"{what} [{default}]")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, count, train; prints what was made."""
+    if arguments.threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
+    settings = Settings(
+        **{
+            field.name: getattr(arguments, field.name)
+            for field in dataclasses.fields(Settings)
+            if hasattr(arguments, field.name)
+        }
+    )
+    out = Path(arguments.out)
+    check_free(out, arguments.force)
+    corpus = read_corpus(
+        arguments.text, settings,
+        lines=arguments.lines, pattern=arguments.files, exclude=arguments.exclude,
+    )  # fmt: skip
+    return train_to(
+        out, corpus, settings, threads=arguments.threads, commit_every=arguments.commit_every
+    )
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Raise TableExistsError if something is at `out`, unless `force` may replace a table there."""
+    if not os.path.lexists(out):
+        if not out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {out.absolute().parent} to make {out} in")
+        return
+    if not force:
+        raise TableExistsError(f"{out} exists already; choose another --out, or --force")
+    if not (out / "super").is_file():
+        raise TableExistsError(f"{out} is not a table, so --force does not replace it")
+
+
+def read_corpus(
+    source: str,
+    settings: Settings,
+    *,
+    lines: bool = False,
+    pattern: str = "*",
+    exclude: Collection[str] = (),
+) -> Corpus:
+    """Read text and number its words; prints how many there are. See `read_texts`."""
+    begin = time.monotonic()
+    size = _bytes_of(source, pattern, exclude)
+    with progress("reading") as update:
+        done = 0
+
+        def on_bytes(n: int) -> None:
+            nonlocal done
+            if (done + n) >> 20 != done >> 20:
+                update(done + n, size, f"{(done + n) / 1e6:.0f} MB")
+            done += n
+
+        texts = read_texts(source, lines=lines, pattern=pattern, exclude=exclude, on_bytes=on_bytes)
+        corpus = Corpus.of(texts, settings.min_count)
+    print(
+        f"read {corpus.ids.size:,} words of {len(corpus.ends):,} texts in "
+        f"{time.monotonic() - begin:.1f} s; {len(corpus.vocabulary):,} different ones occur at "
+        f"least {settings.min_count} times"
+    )
+    return corpus
+
+
+def _bytes_of(source: str, pattern: str, exclude: Collection[str]) -> int:
+    path = Path(source)
+    if source == "-" or not path.exists():
+        return 0
+    files = text_files(path, pattern, exclude) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def train_to(
+    out: Path, corpus: Corpus, settings: Settings, *, threads: int, commit_every: float = 60.0
+) -> int:
+    """Train into a table at `out`, taking the place of what is there once it is made."""
+    with _place(out), create_table(out, corpus, settings) as table, _stop_on_interrupt() as stopped:
+        with progress("training") as update, open(out / LOG, "w", encoding="ascii") as log:
+
+            def on_progress(at: Progress) -> None:
+                log.write(json.dumps(at._asdict()) + "\n")
+                speed = at.words / max(at.seconds, 1e-9)
+                update(at.words, at.total, f"loss {at.loss:.3f}  {speed / 1e3:,.0f}k words/s")
+
+            finished = train(
+                table, corpus, settings,
+                threads=threads, commit_every=commit_every,
+                on_progress=on_progress, should_stop=stopped,
+            )  # fmt: skip
+        last = json.loads((out / LOG).read_text().splitlines()[-1])
+        print(
+            f"{'trained' if finished else 'stopped after'} {last['words']:,} words in "
+            f"{last['seconds']:.1f} s ({last['words'] / last['seconds'] / 1e3:,.0f}k words/s), "
+            f"loss {last['loss']:.3f}; committed as step {table.step}"
+        )
+        print(f"{out}: {table.rows:,} vectors of {table.dim} {table.dtype}")
+    if not finished:
+        print("mmembed: interrupted; what was trained is committed", file=sys.stderr)
+    return 0 if finished else 1
+
+
+@contextlib.contextmanager
+def _place(out: Path) -> Iterator[None]:
+    """Free the name `out` for a block that makes a table there; if it fails, put back what was."""
+    if not os.path.lexists(out):
+        yield
+        return
+    aside = out.with_name(f"{out.name}.old-{os.urandom(4).hex()}")
+    out.rename(aside)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        aside.rename(out)
+        raise
+    shutil.rmtree(aside)
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C end the work between two steps; gives what to ask."""
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield lambda: stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

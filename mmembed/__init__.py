@@ -35,8 +35,6 @@ from .rows import RowGrad
 from .storage import Table
 from .vocab import Vocabulary
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Embedding",
     "MmembedError",

@@ -6,6 +6,7 @@ Must not know how anything is computed. Bad input is one line on standard error 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -41,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .. import __version__
-
     parser = argparse.ArgumentParser(
         prog="mmembed",
         description="Train and look into embedding tables that need not fit in memory.",
     )
-    parser.add_argument("--version", action="version", version=f"mmembed {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"mmembed {importlib.metadata.version('mmembed')}"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for group in GROUPS:
         group.add_to(commands)

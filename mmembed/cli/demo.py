@@ -51,8 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         return status
     print("\n2. Reopen the table in another process, and list neighbors")
     sys.stdout.flush()
-    command = [sys.executable, "-m", "mmembed", "neighbors", str(out), "-k", "6"]
-    subprocess.run([*command, *_known(corpus.vocabulary)], check=True)
+    command = [sys.executable, "-m", "mmembed", "neighbors", str(out.absolute()), "-k", "6"]
+    # In the table's folder, where no other folder called mmembed is taken for the package.
+    subprocess.run([*command, *_known(corpus.vocabulary)], check=True, cwd=out)
     print("\n3. Draw the loss and some words")
     picture = out / "plot.png"
     try:

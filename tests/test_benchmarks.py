@@ -1,0 +1,78 @@
+"""The benchmarks run, at a small size, so that they do not rot."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import dictionaries
+import machine
+import word_vectors
+
+
+@pytest.fixture
+def texts():
+    """Two topics that share no word."""
+    rng = np.random.default_rng(0)
+    topics = [[f"{topic}{i}" for i in range(30)] for topic in ("a", "b")]
+    return [list(rng.choice(topics[i % 2], 20)) for i in range(2_000)]
+
+
+GOLD = {"toy": [("a1", "a2", 9.0), ("a3", "b4", 1.0), ("b5", "b6", 8.0), ("b7", "a8", 2.0)]}
+
+
+def test_word_vectors_trains_on_disk_and_finds_the_topics(texts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    run = word_vectors.run_mmembed(texts, GOLD, seed=1, threads=2, epochs=40)
+
+    assert set(run) == {"vocabulary", "training", "toy"}
+    assert run["toy"] > 0.7
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_word_vectors_runs_contestants_in_turn_and_tabulates_ratios(capsys):
+    order = []
+
+    def contestant(name, seconds):
+        def run(seed):
+            order.append((name, seed))
+            return {"vocabulary": 1.0, "training": seconds, "toy": 0.5}
+
+        return run
+
+    results = word_vectors.compare({"x": contestant("x", 8.0), "y": contestant("y", 2.0)}, [1, 2])
+
+    assert order == [("x", 1), ("y", 1), ("x", 2), ("y", 2)]
+    lines = word_vectors.table(results, "x").splitlines()
+    assert "| x | 8.0 | 1.00x |" in lines[2]
+    assert "| y | 2.0 | 4.00x |" in lines[3]
+
+
+def test_word_vectors_reads_gold_sets_as_gensim_ships_them(tmp_path):
+    (tmp_path / "wordsim353.tsv").write_text("# Word 1\tWord 2\tHuman\nLove\tsex\t6.77\n")
+    (tmp_path / "simlex999.txt").write_text("old\tnew\t1.58\n")
+
+    gold = word_vectors.load_gold(tmp_path)
+
+    assert gold["WordSim-353"] == [("love", "sex", 6.77)]
+    assert gold["SimLex-999"] == [("old", "new", 1.58)]
+
+
+def test_the_dictionaries_are_refused_if_a_package_is_not_the_known_one(tmp_path):
+    for package in dictionaries.SHA256:
+        (tmp_path / f"{package}_1_all.deb").write_bytes(b"something else")
+
+    with pytest.raises(dictionaries.UnavailableError, match="has the SHA-256"):
+        dictionaries.load(tmp_path)
+
+
+def test_a_result_names_machine_and_versions():
+    said = machine.describe("pytest")
+
+    assert said["cores"] >= 1
+    assert {"processor", "python", "numpy", "mmembed", "pytest"} <= set(said)

@@ -3,9 +3,8 @@
 Must not know files: state is columns of whatever table a parameter's rows are in.
 """
 
-from .adagrad import Adagrad
+from .adagrad import Adagrad, RowwiseAdagrad
 from .optimizer import Optimizer
-from .rowwise_adagrad import RowwiseAdagrad
 from .sgd import SGD
 from .sparse_adam import SparseAdam
 

@@ -1,9 +1,10 @@
-"""Adagrad."""
+"""Adagrad, and Adagrad with one sum per row."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 from .. import kernels
 from ..autograd import Tensor
@@ -12,21 +13,9 @@ from .optimizer import FloatArray, Group, Optimizer, check
 from .segments import Segments
 
 
-class Adagrad(Optimizer):
-    """s += g * g; w -= lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps).
+class _Accumulating(Optimizer):
+    """What both have in common: options, one state called `sum`, and the step size."""
 
-    Parameters
-    ----------
-    lr, lr_decay, weight_decay, initial_accumulator_value, eps : at least 0; weight_decay (adds
-        weight_decay * w to g) is not for sparse gradients; s starts as initial_accumulator_value.
-    maximize : step uphill.
-
-    State: `adagrad.sum` (rows, dim), made when the optimizer is.
-
-    Source: torch.optim.Adagrad.
-    """
-
-    name = "adagrad"
     states_at_once = True
 
     def __init__(
@@ -59,6 +48,10 @@ class Adagrad(Optimizer):
         }
         super().__init__(params, defaults)
 
+    @abc.abstractmethod
+    def rule(self, weight: FloatArray, total: FloatArray, *rest: Any) -> int:
+        """Call the kernel with the parameter, its sums, and everything behind them."""
+
     def states(self, group: Group) -> dict[str, float]:
         """See `Optimizer.states`."""
         return {"sum": group["initial_accumulator_value"]}
@@ -74,6 +67,47 @@ class Adagrad(Optimizer):
     ) -> None:
         """See `Optimizer.update`."""
         lr = group["lr"] / (1 + (step - 1) * group["lr_decay"])
-        decay, maximize = group["weight_decay"], group["maximize"]
         weight, total = arrays
-        kernels.update_adagrad(weight, total, *rows, lr, group["eps"], decay, maximize)
+        self.rule(weight, total, *rows, lr, group["eps"], group["weight_decay"], group["maximize"])
+
+
+@final
+class Adagrad(_Accumulating):
+    """s += g * g; w -= lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps).
+
+    Parameters
+    ----------
+    lr, lr_decay, weight_decay, initial_accumulator_value, eps : at least 0; weight_decay (adds
+        weight_decay * w to g) is not for sparse gradients; s starts as initial_accumulator_value.
+    maximize : step uphill.
+
+    State: `adagrad.sum` (rows, dim), made when the optimizer is.
+
+    Source: torch.optim.Adagrad.
+    """
+
+    name = "adagrad"
+
+    def rule(self, weight: FloatArray, total: FloatArray, *rest: Any) -> int:
+        """See the class."""
+        return kernels.update_adagrad(weight, total, *rest)
+
+
+@final
+class RowwiseAdagrad(_Accumulating):
+    """s += mean(g * g) over the row; w -= lr / (1 + (step - 1) * lr_decay) / (sqrt(s) + eps) * g.
+
+    Its state is one number per row, where Adagrad's is as large as the table. Parameters are those
+    of `Adagrad`.
+
+    State: `rowwise_adagrad.sum` (rows,), made when the optimizer is.
+
+    Source: EXACT_ROWWISE_ADAGRAD of FBGEMM; RowAdagrad of PyTorch-BigGraph.
+    """
+
+    name = "rowwise_adagrad"
+    scalar_states = True
+
+    def rule(self, weight: FloatArray, total: FloatArray, *rest: Any) -> int:
+        """See the class."""
+        return kernels.update_rowwise_adagrad(weight, total[:, None], *rest)

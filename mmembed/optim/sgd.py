@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 from .. import kernels
 from ..autograd import Tensor
@@ -12,6 +12,7 @@ from .optimizer import FloatArray, Group, Optimizer, check
 from .segments import Segments
 
 
+@final
 class SGD(Optimizer):
     """w -= lr * g, with momentum if asked for.
 

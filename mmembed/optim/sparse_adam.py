@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 from .. import kernels
 from ..autograd import Tensor
@@ -13,6 +13,7 @@ from .optimizer import FloatArray, Group, Optimizer, check
 from .segments import Segments
 
 
+@final
 class SparseAdam(Optimizer):
     """Adam in which a row's averages, and the row, change only when it has a gradient.
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 
-# Threads of OpenMP that wait should not keep a processor of a small or busy machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import hypothesis
 import pytest
 

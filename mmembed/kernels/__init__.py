@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .threads import get_num_threads, set_num_threads, threads_for
+from .threads import get_num_threads, set_num_threads, short_spins, threads_for
 
 __all__ = [
     "NAMES",
@@ -83,7 +83,8 @@ def load(name: str) -> types.ModuleType:
     """
     if name not in _MODULES:
         raise ValueError(f"no kernels called {name!r}; there are: {', '.join(NAMES)}")
-    return importlib.import_module(_MODULES[name])
+    with short_spins():
+        return importlib.import_module(_MODULES[name])
 
 
 def set_backend(name: str) -> None:

@@ -40,8 +40,8 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, commit, reopen, list, draw; says where everything lies."""
-    out = Path(arguments.out)
-    train.check_free(out, arguments.force)
+    train.check_threads(arguments.threads)
+    out = train.free_place(arguments.out, arguments.force)
     settings = Settings(epochs=6, min_count=10)
     source = sysconfig.get_path("stdlib")
     print(f"1. Train on the standard library's sources, {source}")

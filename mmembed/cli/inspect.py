@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import TableNotFoundError
+from ..errors import CorruptTableError, TableNotFoundError
 from ..neighbors import nearest
 from ..storage import Table
 from ..vocab import Vocabulary
@@ -32,12 +32,23 @@ def add_to(commands: Any) -> None:
 
 
 def open_vocabulary(table: Table) -> Vocabulary:
-    """Return the words of a table on disk; TableNotFoundError if it has none."""
+    """Return the words of a table on disk.
+
+    Raises
+    ------
+    TableNotFoundError  it has none.
+    CorruptTableError   they are damaged, or those of another table.
+    """
     assert table.path is not None
     try:
-        return Vocabulary.open(table.path / "vocab")
+        vocabulary = Vocabulary.open(table.path / "vocab")
     except FileNotFoundError:
         raise TableNotFoundError(f"{table.path} has no vocabulary; train makes one") from None
+    if len(vocabulary) != table.rows:
+        raise CorruptTableError(
+            f"{table.path} has {table.rows} rows, its vocabulary {len(vocabulary)} words"
+        )
+    return vocabulary
 
 
 def run_info(arguments: argparse.Namespace) -> int:
@@ -98,7 +109,7 @@ def _facts(table: Table) -> dict[str, Any]:
 
 def _size(count: float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # which three digits would make 1000
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingDependencyError
+from ..errors import CorruptTableError, MissingDependencyError
 from ..neighbors import nearest
 from ..storage import Table
 from ..vocab import Vocabulary
@@ -67,20 +68,31 @@ def draw(path: str | Path, words: Sequence[str], out: Path) -> None:
     with Table.open(path) as table:
         vocabulary = open_vocabulary(table)
         groups = _groups(table, vocabulary, words)
-        log = Path(path) / LOG
-        reports = (
-            [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        )
+        curve = _curve(Path(path) / LOG)
         figure = Figure(figsize=(13, 5.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.4])
-        _draw_loss(left, reports)
+        _draw_loss(left, curve)
         _draw_words(right, table, vocabulary, groups, mpl.color_sequences["tab10"])
-    figure.savefig(out, dpi=120)
+    with warnings.catch_warnings():
+        # Of scripts that matplotlib's font lacks; their letters are boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(out, dpi=120, format="png")
+
+
+def _curve(log: Path) -> list[tuple[float, float]]:
+    """Return (millions of words, loss) of every report in a log; none if there is no log."""
+    try:
+        reports = [json.loads(line) for line in log.read_text().splitlines()]
+        return [(report["words"] / 1e6, float(report["loss"])) for report in reports]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptTableError(f"{log} is not the log of a training run: {error!r}") from None
 
 
 def _groups(table: Table, vocabulary: Vocabulary, words: Sequence[str]) -> list[list[int]]:
     """Return groups of ids: each word and its nearest neighbors; none is in two groups."""
-    centers = [vocabulary[word] for word in words] or _telling_words(table)
+    centers = [vocabulary[word] for word in dict.fromkeys(words)] or _telling_words(table)
     groups: list[list[int]] = []
     taken = set(centers)
     for center in centers:
@@ -106,13 +118,13 @@ def _telling_words(table: Table) -> list[int]:
     return [first + i for i in chosen]
 
 
-def _draw_loss(axes: Any, reports: list[dict[str, float]]) -> None:
+def _draw_loss(axes: Any, curve: list[tuple[float, float]]) -> None:
     axes.set_title("training loss")
     axes.set_xlabel("words (millions)")
     axes.set_ylabel("mean loss of a pair and its noise (nats)")
     axes.grid(alpha=0.3)
-    if reports:
-        axes.plot([r["words"] / 1e6 for r in reports], [r["loss"] for r in reports], "o-", ms=3)
+    if curve:
+        axes.plot(*map(list, zip(*curve, strict=True)), "o-", ms=3)
     else:
         axes.text(0.5, 0.5, f"no {LOG} in the table", ha="center", transform=axes.transAxes)
 

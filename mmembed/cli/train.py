@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TableExistsError
+from ..kernels import MAX_THREADS
+from ..storage import looks_like_table
 from ..training import Corpus, Progress, Settings, create_table, read_texts, text_files, train
 from .progress import progress
 
@@ -43,14 +45,18 @@ def add_to(commands: Any) -> None:
         help="each line is a text of its own; otherwise blank lines separate texts",
     )
     parser.add_argument(
-        "--files", default="*", metavar="PATTERN", help="files of a folder to read [%(default)s]"
+        "--files",
+        default="*",
+        metavar="PATTERN",
+        help="names of files of a folder to read [%(default)s]",
     )
     parser.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="NAME",
-        help="file or folder of a folder to pass over; may be repeated",
+        help="file or folder of a folder to pass over, a name or pattern; may be repeated. "
+        "Tables, *.mmembed, are passed over",
     )
     option(parser, "--dim", int, default.dim, "size of the vectors")
     option(parser, "--epochs", int, default.epochs, "passes over the text")
@@ -74,8 +80,9 @@ def option(
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, count, train; prints what was made."""
-    if arguments.threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
+    check_threads(arguments.threads)
+    if not arguments.commit_every >= 0:
+        raise ValueError(f"--commit-every must be at least 0, got {arguments.commit_every}")
     settings = Settings(
         **{
             field.name: getattr(arguments, field.name)
@@ -83,27 +90,41 @@ def run(arguments: argparse.Namespace) -> int:
             if hasattr(arguments, field.name)
         }
     )
-    out = Path(arguments.out)
-    check_free(out, arguments.force)
+    out = free_place(arguments.out, arguments.force)
+    tables = ["*.mmembed", *([out.name] if out.exists() else [])]
     corpus = read_corpus(
         arguments.text, settings,
-        lines=arguments.lines, pattern=arguments.files, exclude=arguments.exclude,
+        lines=arguments.lines, pattern=arguments.files, exclude=[*arguments.exclude, *tables],
     )  # fmt: skip
     return train_to(
         out, corpus, settings, threads=arguments.threads, commit_every=arguments.commit_every
     )
 
 
-def check_free(out: Path, force: bool) -> None:
-    """Raise TableExistsError if something is at `out`, unless `force` may replace a table there."""
+def check_threads(threads: int) -> None:
+    """Raise ValueError unless there can be so many threads."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"--threads must be in 1..{MAX_THREADS}, got {threads}")
+
+
+def free_place(path: str, force: bool) -> Path:
+    """Return where a table may be made: `path`, or what it is a link to.
+
+    Raises
+    ------
+    TableExistsError   something is there, unless it is a table and `force` may replace it.
+    FileNotFoundError  the folder is missing.
+    """
+    out = Path(path)
     if not os.path.lexists(out):
         if not out.absolute().parent.is_dir():
             raise FileNotFoundError(f"there is no folder {out.absolute().parent} to make {out} in")
-        return
+        return out
     if not force:
         raise TableExistsError(f"{out} exists already; choose another --out, or --force")
-    if not (out / "super").is_file():
+    if not looks_like_table(out):
         raise TableExistsError(f"{out} is not a table, so --force does not replace it")
+    return out.resolve() if out.is_symlink() else out
 
 
 def read_corpus(

@@ -33,9 +33,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .threads import get_num_threads, set_num_threads, short_spins, threads_for
+from .threads import MAX_THREADS, get_num_threads, set_num_threads, short_spins, threads_for
 
 __all__ = [
+    "MAX_THREADS",
     "NAMES",
     "accepts",
     "backend",

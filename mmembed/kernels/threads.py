@@ -11,6 +11,9 @@ from collections.abc import Iterator
 # Below this many elements moved, waking a second thread costs more than it saves.
 _PARALLEL_ELEMENTS = 1 << 15
 
+# OpenMP ends the process if the system does not give it as many threads as it asks for.
+MAX_THREADS = max(256, 2 * (os.cpu_count() or 1))
+
 _num_threads = 0  # 0: not chosen yet
 _pool_used = False
 _pool_lost = False
@@ -29,11 +32,11 @@ def set_num_threads(n: int) -> None:
 
     Raises
     ------
-    ValueError  n is below 1.
+    ValueError  n is not in 1..MAX_THREADS.
     """
     global _num_threads
-    if n < 1:
-        raise ValueError(f"the number of threads must be at least 1, got {n}")
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"the number of threads must be in 1..{MAX_THREADS}, got {n}")
     _num_threads = n
 
 

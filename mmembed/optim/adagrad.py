@@ -1,4 +1,4 @@
-"""Adagrad, and Adagrad with one sum per row."""
+"""Adagrad, and Adagrad with one sum per row. Must not know files or kernels' bodies."""
 
 from __future__ import annotations
 

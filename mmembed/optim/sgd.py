@@ -1,4 +1,4 @@
-"""Stochastic gradient descent."""
+"""Stochastic gradient descent. Must not know files or kernels' bodies."""
 
 from __future__ import annotations
 

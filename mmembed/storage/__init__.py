@@ -3,7 +3,8 @@
 Must not know gradients, optimizers or the tape.
 """
 
+from .directory import looks_like_table
 from .initial import Initial
 from .table import Table
 
-__all__ = ["Initial", "Table"]
+__all__ = ["Initial", "Table", "looks_like_table"]

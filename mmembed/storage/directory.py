@@ -26,6 +26,7 @@ from .files import Directory, File, boot_id, draft
 from .format import (
     COPY_BYTES,
     HEADER_BYTES,
+    MAGIC,
     SUPER_BYTES,
     Superblock,
     decode_super,
@@ -46,6 +47,16 @@ class _Mapped:
     memory: mmap.mmap
     read: FloatArray
     stored: FloatArray | None
+
+
+def looks_like_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a table is at `path`, sound or damaged: its `super` has a table's magic."""
+    try:
+        with open(os.path.join(path, "super"), "rb") as file:
+            data = file.read(SUPER_BYTES)
+    except OSError:
+        return False
+    return any(data.startswith(MAGIC, slot_offset(epoch)) for epoch in (0, 1))
 
 
 @final

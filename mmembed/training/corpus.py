@@ -5,10 +5,14 @@ Must not know tables, models or the command line.
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
+import functools
 import itertools
 import os
 import re
 import sys
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +25,8 @@ import numpy.typing as npt
 from ..errors import CorpusError
 from ..vocab import Vocabulary
 
-WORD = re.compile(r"[^\W\d_]+")
+_LETTER = r"[^\W\d_]"
+_ASCII_WORD = re.compile(rf"{_LETTER}+", re.ASCII)
 _PROBE = 1 << 16  # bytes looked at to tell text from binary data
 
 
@@ -92,8 +97,10 @@ def read_texts(
     source : path of a text file, or of a folder whose files (all below it, in the order of their
         paths) are read, or "-" for standard input. Text is UTF-8.
     lines : every line is a text; otherwise texts are separated by blank lines.
-    pattern : which files of a folder to read, by name. Files that are not text are passed over.
-    exclude : names of files, and of folders with all that is in them, that are passed over.
+    pattern : which files of a folder to read, by name. Files that are not text are passed over; one
+        that turns out not to be text further on is left there.
+    exclude : patterns of names of files, and of folders with all that is in them, that are passed
+        over.
     on_bytes : told how many bytes have been read since it was last called.
 
     Raises
@@ -114,7 +121,7 @@ def read_texts(
     found = False
     for file_path in text_files(path, pattern, exclude):
         found = True
-        with file_path.open("rb") as file:
+        with file_path.open("rb") as file, contextlib.suppress(CorpusError):
             yield from _texts_of(file, str(file_path), lines, on_bytes)
     if not found:
         raise CorpusError(f"no text file named {pattern!r} in {path}")
@@ -125,11 +132,33 @@ def text_files(folder: Path, pattern: str = "*", exclude: Collection[str] = ()) 
 
     `pattern` and `exclude` are as for `read_texts`.
     """
-    for path in sorted(folder.rglob(pattern)):
-        if path.is_file() and not set(exclude).intersection(path.relative_to(folder).parts):
+    for path in sorted(folder.iterdir()):
+        if any(fnmatch.fnmatchcase(path.name, name) for name in exclude):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from text_files(path, pattern, exclude)
+        elif path.is_file() and fnmatch.fnmatchcase(path.name, pattern):
             with path.open("rb") as file:
                 if b"\0" not in file.read(_PROBE):
                     yield path
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text: runs of letters and the marks on them, in lower case."""
+    word = _ASCII_WORD if text.isascii() else _any_word()
+    return word.findall(text.lower())
+
+
+@functools.cache
+def _any_word() -> re.Pattern[str]:
+    # Python's \w has no combining marks: without them most words of Hindi or Thai fall apart.
+    # Unicode has marks in these two ranges only.
+    marks = "".join(
+        mark
+        for mark in map(chr, (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)))
+        if unicodedata.category(mark).startswith("M")
+    )
+    return re.compile(rf"{_LETTER}(?:{_LETTER}|[{marks}])*")
 
 
 def _texts_of(
@@ -140,7 +169,7 @@ def _texts_of(
         on_bytes(len(line))
         if b"\0" in line:
             raise CorpusError(f"{name} is not text: it has a zero byte in line {number}")
-        words = WORD.findall(line.decode(errors="replace").lower())
+        words = words_of(line.decode(errors="replace"))
         if lines:
             if words:
                 yield words

@@ -6,6 +6,7 @@ Must not know how any of it is used.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Settings:
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("negatives", "sample", "lr"):
+            if getattr(self, name) == math.inf:
+                raise ValueError(f"{name} must be finite, got inf")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if self.window > 60 or self.block > 60:

@@ -1,6 +1,7 @@
 """Word vectors: skip-gram with negative sampling over a table on disk.
 
-Everything here is the library's public API. Must not know files, text or the command line.
+Everything here is the library's public API. Must not know the files of a table, text or the command
+line.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -32,7 +34,8 @@ class Progress(NamedTuple):
     ----------
     words : words of the corpus gone through, over all epochs.
     total : words there are, over all epochs.
-    loss : mean since the last report, of a pair of words and its share of noise, in nats.
+    loss : mean since the last report, of a pair of words and its share of noise, in nats; that of
+        the last report if there was no pair since.
     lr : step size.
     seconds : since training began.
     """
@@ -69,13 +72,15 @@ def create_table(path: str | os.PathLike[str] | None, corpus: Corpus, settings: 
     """Create a table for the words of a corpus, with word2vec's initial rows.
 
     Its columns are `weight`, near zero, and `context`, zero. The words are saved in the folder
-    `vocab` of the table. Raises what `Table.create` raises.
+    `vocab` of the table. Raises what `Table.create` raises; then there is no table.
     """
     bound = 0.5 / settings.dim
     init = f"uniform({-bound!r}, {bound!r})"
     rows = len(corpus.vocabulary)
     table = Table.create(path, rows, settings.dim, init=init, seed=settings.seed)
     with contextlib.ExitStack() as on_error:
+        if table.path is not None:
+            on_error.callback(shutil.rmtree, table.path)
         on_error.callback(table.close, commit=False)
         table.add_column("context")
         if table.path is not None:
@@ -118,12 +123,13 @@ def train(
     total = corpus.ids.size * settings.epochs
     begin = time.monotonic()
     report, commit = _Every(report_every), _Every(commit_every)
-    loss_sum, pairs, steps, words, stopped = 0.0, 0, 0, 0, False
+    mean_loss, loss_sum, pairs, steps, words, stopped = 0.0, 0.0, 0, 0, 0, False
 
     def tell() -> None:
-        nonlocal loss_sum, pairs
+        nonlocal mean_loss, loss_sum, pairs
         lr, seconds = optimizer.param_groups[0]["lr"], time.monotonic() - begin
-        on_progress(Progress(words, total, loss_sum / max(pairs, 1), lr, seconds))
+        mean_loss = loss_sum / pairs if pairs else mean_loss
+        on_progress(Progress(words, total, mean_loss, lr, seconds))
         loss_sum, pairs = 0.0, 0
 
     def record() -> None:

@@ -9,6 +9,7 @@ Must not know tables or where a vocabulary belongs: it is given a directory.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,8 @@ import numpy.typing as npt
 from ..errors import CorruptTableError, VocabularyError
 
 IntArray = npt.NDArray[np.int64]
+
+_BLOCK = 1 << 24  # bytes of words looked at at a time
 
 
 class Vocabulary:
@@ -46,10 +49,10 @@ class Vocabulary:
         self.counts: IntArray = np.asarray(
             np.zeros(len(encoded)) if counts is None else counts, np.int64
         )
-        self._ids: dict[str, int] | None = None
+        self._ids: dict[str, int] | None = {word: index for index, word in enumerate(words)}
         if self.counts.shape != (len(encoded),):
             raise ValueError(f"{len(encoded)} words and counts of shape {self.counts.shape}")
-        if len(self._index()) != len(encoded):
+        if len(self._ids) != len(encoded):
             raise ValueError("the same word occurs twice in a vocabulary")
 
     @classmethod
@@ -59,29 +62,27 @@ class Vocabulary:
         Raises
         ------
         FileNotFoundError  there is none.
-        CorruptTableError  its files do not belong together.
+        CorruptTableError  its files do not belong together, or are damaged. That a word is there
+            twice shows when a word is first looked up, which raises it too.
         """
         directory = Path(directory)
         vocabulary = cls.__new__(cls)
-        try:
-            vocabulary._offsets = np.load(directory / "offsets.npy", "r", allow_pickle=False)
-            vocabulary.counts = np.load(directory / "counts.npy", "r", allow_pickle=False)
-            size = (directory / "keys").stat().st_size
-            vocabulary._keys = (
-                np.memmap(directory / "keys", np.uint8, "r") if size else np.empty(0, np.uint8)
-            )
-        except ValueError as error:
-            raise CorruptTableError(f"{directory}: not a vocabulary: {error}") from None
-        offsets, counts = vocabulary._offsets, vocabulary.counts
+        offsets = vocabulary._offsets = _map_numbers(directory / "offsets.npy")
+        counts = vocabulary.counts = _map_numbers(directory / "counts.npy")
+        size = (directory / "keys").stat().st_size
+        keys = vocabulary._keys = (
+            np.memmap(directory / "keys", np.uint8, "r") if size else np.empty(0, np.uint8)
+        )
         if (
-            offsets.dtype != np.int64
-            or counts.dtype != np.int64
+            counts.ndim != 1
             or offsets.shape != (counts.size + 1,)
             or offsets[0] != 0
             or offsets[-1] != size
-            or (np.diff(offsets) < 0).any()
+            or (offsets[1:] < offsets[:-1]).any()
         ):
             raise CorruptTableError(f"{directory}: its words, offsets and counts disagree")
+        if not _is_text(keys, offsets):
+            raise CorruptTableError(f"{directory}: its words are not UTF-8")
         vocabulary._ids = None
         return vocabulary
 
@@ -146,8 +147,40 @@ class Vocabulary:
 
     def _index(self) -> dict[str, int]:
         if self._ids is None:
-            self._ids = {word: index for index, word in enumerate(self)}
+            ids = {word: index for index, word in enumerate(self)}
+            if len(ids) != len(self):
+                raise CorruptTableError(
+                    f"of the {len(self)} words of the vocabulary only {len(ids)} are different"
+                )
+            self._ids = ids
         return self._ids
+
+
+def _map_numbers(path: Path) -> IntArray:
+    """Map a file of int64; CorruptTableError if it is none, whatever else it is."""
+    try:
+        numbers = np.lib.format.open_memmap(path, "r")
+        if numbers.dtype != np.int64:
+            raise ValueError(f"{path.name} holds {numbers.dtype}, not int64")
+    except OSError:
+        raise
+    except Exception as error:  # NumPy's reader of headers raises what Python's parser does
+        message = str(error) or type(error).__name__
+        raise CorruptTableError(f"{path.parent}: not a vocabulary: {message}") from None
+    return numbers
+
+
+def _is_text(keys: npt.NDArray[np.uint8], offsets: IntArray) -> bool:
+    """Whether keys are UTF-8 and every word begins and ends between two characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, keys.size, _BLOCK):
+            decoder.decode(keys[start : start + _BLOCK].tobytes())
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    begins = np.asarray(offsets[offsets < keys.size])
+    return not ((keys[begins] & 0xC0) == 0x80).any()
 
 
 def _sync(path: Path) -> None:

@@ -300,6 +300,24 @@ cdef dispatched add_row(real* into, const real* row, Py_ssize_t dim) noexcept no
         into[i] = into[i] + row[i]
 
 
+cdef dispatched copy_scaled(real* into, const real* row, Py_ssize_t dim, real factor) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(dim):
+        into[i] = factor * row[i]
+
+
+cdef dispatched add_scaled(real* into, const real* row, Py_ssize_t dim, real factor) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(dim):
+        into[i] = into[i] + factor * row[i]
+
+
+cdef dispatched divide_row(real* row, Py_ssize_t dim, real divisor) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(dim):
+        row[i] = row[i] / divisor
+
+
 cdef void sum_segment(
     const real* values,  # IN   (n, dim)
     const int64_t* order,  # IN   positions in values, from first to last
@@ -375,6 +393,112 @@ def scatter_add(
                 for s in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
                     for k in range(starts[s], starts[s + 1]):
                         add_row(&out[ids[s], 0], &values[order[k], 0], dim)
+    return bad
+
+
+# ------------------------------------------------------------------------------------------- bags
+
+
+cdef void sum_bag(
+    const real[:, :] table,  # IN   (rows, dim)
+    const id_type[::1] ids,  # IN   (n,)
+    const real[::1] weights,  # IN   (n,) or (0,)
+    Py_ssize_t first,
+    Py_ssize_t last,
+    int64_t padding,
+    bint mean,
+    real* out,  # OUT  (dim,)
+) noexcept nogil:
+    """Sum, or average, the rows of the bag first..last-1."""
+    cdef Py_ssize_t i, count = 0, n = ids.shape[0], dim = table.shape[1]
+    cdef bint weighted = weights.shape[0] > 0
+    cdef const real* row
+    for i in range(first, last):
+        if i + AHEAD < n:
+            ask_for(&table[ids[i + AHEAD], 0], dim)
+        if ids[i] == padding:
+            continue
+        row = &table[ids[i], 0]
+        if count == 0:
+            if weighted:
+                copy_scaled(out, row, dim, weights[i])
+            else:
+                memcpy(out, row, dim * sizeof(real))
+        elif weighted:
+            add_scaled(out, row, dim, weights[i])
+        else:
+            add_row(out, row, dim)
+        count += 1
+    if count == 0:
+        memset(out, 0, dim * sizeof(real))
+    elif mean:
+        divide_row(out, dim, <real>count)
+
+
+def gather_bags(
+    const real[:, :] table,  # IN   (rows, dim)
+    const id_type[::1] ids,  # IN   (n,)
+    const int64_t[::1] starts,  # IN   (bags + 1,)
+    const real[::1] weights,  # IN   (n,), or (0,) for none
+    int64_t padding,
+    bint mean,
+    real[:, ::1] out,  # OUT  (bags, dim)
+    int threads,
+):
+    """Set out[b] to the sum or the mean of the rows of bag b."""
+    cdef Py_ssize_t bad, b, dim = table.shape[1]
+    cdef int t
+    with nogil:
+        bad = check_ids(ids, table.shape[0])
+        if bad < 0 and dim > 0:
+            for t in prange(threads, num_threads=threads, schedule="static"):
+                for b in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+                    sum_bag(
+                        table, ids, weights, starts[b], starts[b + 1], padding, mean, &out[b, 0]
+                    )
+    return bad
+
+
+cdef dispatched take_larger(
+    real* into,  # INOUT  (dim,)
+    int64_t* where,  # INOUT  (dim,)
+    const real* row,  # IN     (dim,)
+    Py_ssize_t dim,
+    int64_t position,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef bint larger
+    for j in range(dim):
+        larger = where[j] < 0 or row[j] > into[j]
+        into[j] = row[j] if larger else into[j]
+        where[j] = position if larger else where[j]
+
+
+def gather_bags_max(
+    const real[:, :] table,  # IN   (rows, dim)
+    const id_type[::1] ids,  # IN   (n,)
+    const int64_t[::1] starts,  # IN   (bags + 1,)
+    int64_t padding,
+    real[:, ::1] out,  # OUT  (bags, dim)
+    int64_t[:, ::1] where,  # OUT  (bags, dim)
+    int threads,
+):
+    """Set out[b] to the largest of each column in bag b, and where[b] to its position in ids."""
+    cdef Py_ssize_t bad, b, i, j, n = ids.shape[0], dim = table.shape[1]
+    cdef int t
+    with nogil:
+        bad = check_ids(ids, table.shape[0])
+        if bad < 0 and dim > 0:
+            for t in prange(threads, num_threads=threads, schedule="static"):
+                for b in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+                    memset(&out[b, 0], 0, dim * sizeof(real))
+                    for j in range(dim):
+                        where[b, j] = -1
+                    for i in range(starts[b], starts[b + 1]):
+                        if i + AHEAD < n:
+                            ask_for(&table[ids[i + AHEAD], 0], dim)
+                        if ids[i] != padding:
+                            take_larger(&out[b, 0], &where[b, 0], &table[ids[i], 0], dim, i)
     return bad
 
 

@@ -8,7 +8,8 @@ The contract, for every body:
 
 - `table` is (rows, dim), float32 or float64. Rows are contiguous, the row stride is free. It may be
   read-only where it is only read, and larger than 2**31 rows or 2**32 bytes.
-- ids are 1-D contiguous int64; `gather`, `plan` and `first_bad_id` take int32 as well.
+- ids are 1-D contiguous int64; `gather`, `gather_bags`, `gather_bags_max`, `plan` and
+  `first_bad_id` take int32 as well.
 - All ids are checked before anything is written. The result is -1, or the position of the first id
   outside 0..rows-1, and then nothing has been written.
 - Nothing is allocated that the caller sees: outputs are the caller's, and may not overlap inputs.
@@ -42,6 +43,8 @@ __all__ = [
     "backend",
     "first_bad_id",
     "gather",
+    "gather_bags",
+    "gather_bags_max",
     "get_num_threads",
     "initial_rows",
     "load",
@@ -159,6 +162,44 @@ def gather(
 ) -> int:
     """Set out[i] = table[ids[i]]."""
     return _body().gather(table, ids, out, threads_for(out.size))
+
+
+# Bag b is ids[starts[b]:starts[b + 1]]; ids equal to `padding` are passed over (-1: none is), and a
+# bag without any other is 0. That starts ascend, within 0..n, the caller has checked.
+
+
+def gather_bags(
+    table: FloatArray,  # IN   (rows, dim)
+    ids: IdArray,  # IN   (n,)
+    starts: RowArray,  # IN   (bags + 1,)
+    weights: FloatArray,  # IN   (n,), contiguous, or (0,) for none
+    padding: int,
+    mean: bool,
+    out: FloatArray,  # OUT  (bags, dim), contiguous
+) -> int:
+    """Set out[b] to the sum of weights[i] * table[ids[i]] over the bag, or its mean.
+
+    The sum starts from the first product and adds the others in order, in the table's dtype; the
+    mean divides it by their number.
+    """
+    threads = threads_for(ids.size * table.shape[1])
+    return _body().gather_bags(table, ids, starts, weights, padding, mean, out, threads)
+
+
+def gather_bags_max(
+    table: FloatArray,  # IN   (rows, dim)
+    ids: IdArray,  # IN   (n,)
+    starts: RowArray,  # IN   (bags + 1,)
+    padding: int,
+    out: FloatArray,  # OUT  (bags, dim), contiguous
+    where: RowArray,  # OUT  (bags, dim), contiguous
+) -> int:
+    """Set out[b] to the largest of each column in the bag, and where[b] to its position in ids.
+
+    Of equals the first; -1 in an empty bag. A NaN is largest if it comes first, else never.
+    """
+    threads = threads_for(ids.size * table.shape[1])
+    return _body().gather_bags_max(table, ids, starts, padding, out, where, threads)
 
 
 def row_norms(

@@ -105,6 +105,41 @@ def gather(table: FloatArray, ids: IdArray, out: FloatArray, threads: int) -> in
     return bad
 
 
+def gather_bags(
+    table: FloatArray,
+    ids: IdArray,
+    starts: RowArray,
+    weights: FloatArray,
+    padding: int,
+    mean: bool,
+    out: FloatArray,
+    threads: int,
+) -> int:
+    """See `mmembed.kernels.gather_bags`."""
+    bad = first_bad_id(ids, table.shape[0], threads)
+    if bad < 0 and out.size:
+        bags = _read(ids), _read(starts), _read(weights), int(padding), bool(mean)
+        _run(loops.sum_bags, threads, *_flat_read(table), *bags, out)
+    return bad
+
+
+def gather_bags_max(
+    table: FloatArray,
+    ids: IdArray,
+    starts: RowArray,
+    padding: int,
+    out: FloatArray,
+    where: RowArray,
+    threads: int,
+) -> int:
+    """See `mmembed.kernels.gather_bags_max`."""
+    bad = first_bad_id(ids, table.shape[0], threads)
+    if bad < 0 and out.size:
+        bags = _read(ids), _read(starts), int(padding)
+        _run(loops.max_bags, threads, *_flat_read(table), *bags, out, where)
+    return bad
+
+
 def row_norms(
     table: FloatArray,
     ids: RowArray,

@@ -91,6 +91,67 @@ def gather_rows(line: Any, start: int, stride: int, ids: Any, out: Any, threads:
             out[i, j] = line[at + j]
 
 
+def sum_bags(
+    line: Any,
+    start: int,
+    stride: int,
+    ids: Any,
+    starts: Any,
+    weights: Any,
+    padding: int,
+    mean: bool,
+    out: Any,
+    threads: int,
+) -> None:
+    """Set out[b] to the sum or mean of the rows of bag b."""
+    dim = out.shape[1]
+    for t in numba.prange(threads):
+        for b in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
+            count = 0
+            for i in range(starts[b], starts[b + 1]):
+                if ids[i] == padding:
+                    continue
+                at = start + np.int64(ids[i]) * stride
+                for j in range(dim):
+                    x = weights[i] * line[at + j] if weights.size else line[at + j]
+                    out[b, j] = out[b, j] + x if count else x
+                count += 1
+            if count == 0:
+                out[b] = 0
+            elif mean:
+                size = np.empty(1, line.dtype)
+                size[0] = count
+                for j in range(dim):
+                    out[b, j] = out[b, j] / size[0]
+
+
+def max_bags(
+    line: Any,
+    start: int,
+    stride: int,
+    ids: Any,
+    starts: Any,
+    padding: int,
+    out: Any,
+    where: Any,
+    threads: int,
+) -> None:
+    """Set out[b] to the largest of each column in bag b, and where[b] to its position."""
+    dim = out.shape[1]
+    for t in numba.prange(threads):
+        for b in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
+            out[b] = 0
+            where[b] = -1
+            for i in range(starts[b], starts[b + 1]):
+                if ids[i] == padding:
+                    continue
+                at = start + np.int64(ids[i]) * stride
+                for j in range(dim):
+                    if where[b, j] < 0 or line[at + j] > out[b, j]:
+                        out[b, j] = line[at + j]
+                        where[b, j] = i
+
+
 @_jitted
 def _sum_of_squares(row: Any) -> float:
     partial = np.zeros(8)

@@ -5,6 +5,7 @@ The contract is in `mmembed.kernels`. Must not know about speed; `threads` is ig
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -61,6 +62,64 @@ def gather(table: FloatArray, ids: IdArray, out: FloatArray, threads: int) -> in
         return bad
     out[...] = table[ids]
     return -1
+
+
+def gather_bags(
+    table: FloatArray,
+    ids: IdArray,
+    starts: RowArray,
+    weights: FloatArray,
+    padding: int,
+    mean: bool,
+    out: FloatArray,
+    threads: int,
+) -> int:
+    """See `mmembed.kernels.gather_bags`."""
+    bad = first_bad_id(ids, table.shape[0], threads)
+    if bad >= 0:
+        return bad
+    positions, ends = _without(ids, starts, padding)
+    products = table[ids[positions]]
+    if weights.size:
+        products = weights[positions, None] * products
+    segment_sum(products, np.arange(positions.size), ends, out, threads)
+    if mean:
+        sizes = np.maximum(np.diff(ends), 1).astype(table.dtype)
+        out /= sizes[:, None]
+    return -1
+
+
+def gather_bags_max(
+    table: FloatArray,
+    ids: IdArray,
+    starts: RowArray,
+    padding: int,
+    out: FloatArray,
+    where: RowArray,
+    threads: int,
+) -> int:
+    """See `mmembed.kernels.gather_bags_max`."""
+    bad = first_bad_id(ids, table.shape[0], threads)
+    if bad >= 0:
+        return bad
+    positions, ends = _without(ids, starts, padding)
+    out[...] = 0
+    where[...] = -1
+    for bag, (first, last) in enumerate(itertools.pairwise(ends)):
+        for position in positions[first:last]:
+            row = table[ids[position]]
+            larger = (row > out[bag]) | (where[bag] < 0)
+            out[bag, larger] = row[larger]
+            where[bag, larger] = position
+    return -1
+
+
+def _without(ids: IdArray, starts: RowArray, padding: int) -> tuple[RowArray, RowArray]:
+    """Return the positions of ids in bags that are not padding, and where each bag is in them."""
+    positions = np.arange(starts[0], starts[-1])
+    kept = ids[positions] != padding
+    ends = np.concatenate([[0], np.cumsum(kept)])[starts - starts[0]]
+    return positions[kept], ends
 
 
 def _sum_of_squares(rows: FloatArray) -> npt.NDArray[np.float64]:

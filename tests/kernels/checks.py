@@ -7,6 +7,7 @@ answer by plain loops over Python lists, independently of the bodies.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -89,6 +90,76 @@ def check_gather(body, case):
         out = np.full((ids.size, case.dim), CANARY, case.dtype)
         assert body.gather(table, ids, out, case.threads) == position
         assert (out == CANARY).all()
+
+
+def bags_of(case):
+    """Where bags of the batch start; some are empty, some ids are before or after all bags."""
+    cuts = np.random.default_rng([case.seed, 9]).integers(0, len(case.ids) + 1, case.seed % 7)
+    return np.sort(cuts).astype(np.int64) if cuts.size else np.zeros(1, np.int64)
+
+
+def bag_cases(case):
+    """(starts, padding, positions of each bag that count)."""
+    starts = bags_of(case)
+    for padding in (-1, *case.ids[:1]):
+        yield (
+            starts,
+            padding,
+            [
+                [i for i in range(first, last) if case.ids[i] != padding]
+                for first, last in itertools.pairwise(starts)
+            ],
+        )
+
+
+def check_gather_bags(body, case):
+    table = case.table(read_only=case.read_only)
+    real = np.dtype(case.dtype).type
+    some = case.numbers(len(case.ids), salt=5)
+    for starts, padding, bags in bag_cases(case):
+        for weights in (some, np.empty(0, case.dtype)):
+            products = table[np.array(case.ids, int)]
+            if weights.size:
+                products = weights[:, None] * products
+            for mean in (False, True):
+                out = np.full((len(bags), case.dim), CANARY, case.dtype)
+
+                args = case.id_array, starts, weights, padding, mean, out, case.threads
+                assert body.gather_bags(table, *args) == -1
+
+                want = [summed(case, products, places) for places in bags]
+                if mean:
+                    want = [w / real(max(len(p), 1)) for w, p in zip(want, bags, strict=True)]
+                same_bits(out, np.array(want, case.dtype).reshape(out.shape))
+    for ids, position in bad_batches(case, case.id_dtype):
+        out = np.full((1, case.dim), CANARY, case.dtype)
+        args = np.array([0, ids.size]), np.empty(0, case.dtype), -1, False, out, case.threads
+        assert body.gather_bags(table, ids, *args) == position
+        assert (out == CANARY).all()
+
+
+def check_gather_bags_max(body, case):
+    table = case.table(read_only=case.read_only)
+    for starts, padding, bags in bag_cases(case):
+        out = np.full((len(bags), case.dim), CANARY, case.dtype)
+        where = np.full((len(bags), case.dim), CANARY, np.int64)
+
+        args = case.id_array, starts, padding, out, where, case.threads
+        assert body.gather_bags_max(table, *args) == -1
+
+        for bag, places in enumerate(bags):
+            for j in range(case.dim):
+                column = [float(table[case.ids[i], j]) for i in places]
+                best = places[column.index(max(column))] if places else -1
+                assert where[bag, j] == best
+                same_bits(out[bag, j], table[case.ids[best], j] if places else out.dtype.type(0))
+    for ids, position in bad_batches(case, case.id_dtype):
+        out = np.full((1, case.dim), CANARY, case.dtype)
+        where = np.full((1, case.dim), CANARY, np.int64)
+        args = np.array([0, ids.size]), -1, out, where, case.threads
+        assert body.gather_bags_max(table, ids, *args) == position
+        assert (out == CANARY).all()
+        assert (where == CANARY).all()
 
 
 def norm(row, p):
@@ -343,6 +414,8 @@ CHECKS = {
     "first_bad_id": check_first_bad_id,
     "plan": check_plan,
     "gather": check_gather,
+    "gather_bags": check_gather_bags,
+    "gather_bags_max": check_gather_bags_max,
     "row_norms": check_row_norms,
     "renorm": check_renorm,
     "segment_sum": check_segment_sum,

@@ -95,6 +95,14 @@ def run_large(body, name, case, threads):
     if name == "scatter_add":
         body.scatter_add(values, order, starts, unique, table, threads)
         return [table]
+    if name.startswith("gather_bags"):
+        starts = np.linspace(0, ids.size, 401).astype(np.int64)
+        out, where = np.empty((400, case.dim), case.dtype), np.empty((400, case.dim), np.int64)
+        if name == "gather_bags_max":
+            body.gather_bags_max(table, ids, starts, 1, out, where, threads)
+            return [out, where]
+        body.gather_bags(table, ids, starts, values[:, 0].copy(), 1, True, out, threads)
+        return [out]
     if name in ("gather", "initial_rows"):
         out = np.empty((ids.size, case.dim), case.dtype)
         if name == "gather":
@@ -108,6 +116,18 @@ def run_large(body, name, case, threads):
     rest = (*numbers, 0.0, False, work, threads)
     getattr(body, name)(*arrays, unique, values, order, starts, *rest)
     return arrays
+
+
+def test_the_largest_of_a_bag_is_a_nan_only_if_it_comes_first(body):
+    table = np.array([[math.nan], [-math.inf], [2.0]])
+    out, where = np.empty((3, 1)), np.empty((3, 1), np.int64)
+
+    body.gather_bags_max(
+        table, np.array([0, 2, 1, 0, 2, 1]), np.array([0, 2, 5, 6]), -1, out, where, 1
+    )
+
+    np.testing.assert_array_equal(out, [[math.nan], [2.0], [-math.inf]])
+    np.testing.assert_array_equal(where, [[0], [4], [5]])
 
 
 @pytest.mark.parametrize("special", [math.nan, math.inf, -math.inf])

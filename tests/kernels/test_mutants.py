@@ -56,6 +56,52 @@ def gather_leaves_out_the_last_column(table, ids, out, threads):
     return result
 
 
+@mutant("gather_bags")
+def gather_bags_counts_padding_in_the_mean(
+    table, ids, starts, weights, padding, mean, out, threads
+):
+    bad = reference.gather_bags(table, ids, starts, weights, padding, False, out, threads)
+    if bad < 0 and mean:
+        out /= np.maximum(np.diff(starts), 1).astype(out.dtype)[:, None]
+    return bad
+
+
+@mutant("gather_bags")
+def gather_bags_forgets_the_weights(table, ids, starts, weights, padding, mean, out, threads):
+    return reference.gather_bags(table, ids, starts, weights[:0], padding, mean, out, threads)
+
+
+@mutant("gather_bags")
+def gather_bags_leaves_empty_bags_as_they_are(
+    table, ids, starts, weights, padding, mean, out, threads
+):
+    before = out.copy()
+    bad = reference.gather_bags(table, ids, starts, weights, padding, mean, out, threads)
+    if bad < 0:
+        out[np.diff(starts) == 0] = before[np.diff(starts) == 0]
+    return bad
+
+
+@mutant("gather_bags_max")
+def gather_bags_max_prefers_the_last_of_equals(table, ids, starts, padding, out, where, threads):
+    bad = reference.gather_bags_max(
+        table, ids[::-1].copy(), (len(ids) - starts)[::-1].copy(), padding, out, where, threads
+    )
+    if bad < 0:
+        out[...] = out[::-1].copy()
+        where[...] = np.where(where < 0, -1, len(ids) - 1 - where)[::-1]
+        return bad
+    return reference.first_bad_id(ids, table.shape[0], threads)
+
+
+@mutant("gather_bags_max")
+def gather_bags_max_starts_from_zero(table, ids, starts, padding, out, where, threads):
+    bad = reference.gather_bags_max(table, ids, starts, padding, out, where, threads)
+    if bad < 0:
+        out[...] = np.maximum(out, 0)
+    return bad
+
+
 @mutant("first_bad_id")
 def first_bad_id_accepts_the_row_count(ids, rows, threads):
     return reference.first_bad_id(ids, rows + 1, threads)

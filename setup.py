@@ -5,6 +5,7 @@ MMEMBED_CHECKED_BUILD=1 builds the kernels with every bounds check on.
 """
 
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ DIRECTIVES = {
     "boundscheck": CHECKED,
     "wraparound": False,
     "initializedcheck": CHECKED,
-    "overflowcheck": CHECKED,
+    "overflowcheck": False,  # Philox wraps around on purpose
     "cdivision": not CHECKED,
     "embedsignature": True,
     "freethreading_compatible": True,
@@ -66,8 +67,9 @@ class BuildKernels(build_ext):
                 source.write_text(text)
                 try:
                     objects = self.compiler.compile([str(source)], folder, extra_postargs=args)
+                    flags = [*args, *shlex.split(os.environ.get("LDFLAGS", ""))]
                     self.compiler.link_executable(
-                        objects, str(Path(folder, "probe")), extra_postargs=args
+                        objects, str(Path(folder, "probe")), extra_postargs=flags
                     )
                 except (CompileError, LinkError, OSError):
                     return missing

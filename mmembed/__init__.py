@@ -30,13 +30,14 @@ from .autograd import (
 )
 from .errors import MmembedError
 from .kernels import backend, get_num_threads, set_backend, set_num_threads
-from .nn import Embedding
+from .nn import Embedding, EmbeddingBag
 from .rows import RowGrad
 from .storage import Table
 from .vocab import Vocabulary
 
 __all__ = [
     "Embedding",
+    "EmbeddingBag",
     "MmembedError",
     "RowGrad",
     "Table",

@@ -24,12 +24,13 @@ _TORCH_NAMES = {
 }
 
 
-def as_ids(ids: npt.ArrayLike) -> IdArray:
+def as_ids(ids: npt.ArrayLike, function: str = "embedding") -> IdArray:
     """Return ids as an array of int32 or int64 of the same shape, without a copy if possible.
 
     Parameters
     ----------
     ids : array or nested list of integers, any shape. Integers of other widths become int64.
+    function : named in the error.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def as_ids(ids: npt.ArrayLike) -> IdArray:
         raise TypeError(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
             f"Long, Int; but got {_TORCH_NAMES.get(code, array.dtype)} instead (while checking "
-            f"arguments for embedding): ids must be integers, got {array.dtype}{hint}"
+            f"arguments for {function}): ids must be integers, got {array.dtype}{hint}"
         )
     if array.dtype == np.int64 or array.dtype == np.int32:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -89,7 +90,7 @@ def rows_at(index: Any, rows: int) -> RowArray | None:
         return None if len(span) == rows else np.sort(np.arange(span.start, span.stop, span.step))
     ids = np.asarray(first)
     if ids.dtype == bool:
-        return np.flatnonzero(ids.reshape(len(ids), -1).any(axis=1)) if ids.ndim else None
+        return np.flatnonzero(ids.any(axis=tuple(range(1, ids.ndim)))) if ids.ndim else None
     if ids.ndim == 0:
         ids = np.array([operator.index(first)])
     ids = np.unique(ids).astype(np.int64)

@@ -5,19 +5,26 @@ Must not know modules, optimizers or files; a table may be one or not.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from .autograd import Tensor
+from .autograd import Tensor, no_grad
+from .autograd.tape import Version
 from .ids import rows_at
 from .storage import Table
 
 FloatArray = npt.NDArray[np.floating[Any]]
 RowArray = npt.NDArray[np.int64]
+
+
+# The change counters of the columns of tables, while there are parameters over them.
+_versions: WeakKeyDictionary[Table, dict[str, Version]] = WeakKeyDictionary()
 
 
 class Parameter(Tensor):
@@ -36,6 +43,25 @@ class Parameter(Tensor):
         super().__init__(data.array, requires_grad)
         self._version_counter = data._version_counter
 
+    def over_memory_of(self, value: Tensor | FloatArray) -> Parameter:
+        """Return a parameter of this kind over other elements, which are shared, not copied."""
+        data = value if isinstance(value, Tensor) else Tensor(value)
+        return Parameter(data.detach(), self.requires_grad)
+
+    def cast(self, dtype: npt.DTypeLike) -> None:
+        """Change the dtype of the elements and of the gradient; the parameter stays this object."""
+        self.check_cast(dtype)
+        gradient, self.grad = self.grad, None
+        self._cast_elements(np.dtype(dtype))
+        if gradient is not None:
+            self.grad = gradient.to(self.dtype)
+
+    def check_cast(self, dtype: npt.DTypeLike) -> None:
+        """Raise what `cast` would raise."""
+
+    def _cast_elements(self, dtype: np.dtype[Any]) -> None:
+        self._array = self.array.astype(dtype, copy=False)
+
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
 
@@ -45,6 +71,15 @@ class Parameter(Tensor):
 
     def __reduce__(self) -> Any:
         return _rebuild, (self.array, self.requires_grad)
+
+
+def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
+    """Forget a parameter's gradient, or make it zero in place."""
+    if set_to_none:
+        parameter.grad = None
+    elif parameter.grad is not None:
+        with no_grad():
+            parameter.grad.zero_()
 
 
 def _rebuild(array: FloatArray, requires_grad: bool) -> Parameter:
@@ -63,9 +98,15 @@ class TableParameter(Parameter):
     """
 
     def __init__(self, table: Table, column: str = "weight", requires_grad: bool = True) -> None:
-        super().__init__(Tensor(table.column(column)), requires_grad)
+        array = table.column(column)
+        if array.ndim != 2:
+            raise ValueError(f"column {column!r} has one number per row, and no rows to look up")
+        super().__init__(Tensor(array), requires_grad)
         self.table = table
         self.column = column
+        # Parameters over one column count its changes together.
+        versions = _versions.setdefault(table, {})
+        self._version_counter = versions.setdefault(column, self._version_counter)
 
     @classmethod
     def over(cls, data: Tensor | FloatArray, requires_grad: bool = True) -> TableParameter:
@@ -86,12 +127,25 @@ class TableParameter(Parameter):
             parameter = cls(Table.from_array(array), "weight", requires_grad)
         if isinstance(data, Tensor):
             parameter._version_counter = data._version_counter
+            _versions[parameter.table][parameter.column] = data._version_counter
         return parameter
 
     @property
     def array(self) -> FloatArray:
         """The rows; read-only if they are in a file."""
         return self.table.column(self.column)
+
+    def over_memory_of(self, value: Tensor | FloatArray) -> TableParameter:
+        """See `Parameter.over_memory_of`."""
+        return TableParameter.over(value, self.requires_grad)
+
+    def check_cast(self, dtype: npt.DTypeLike) -> None:
+        """Raise what `Table.cast` would raise."""
+        self.table.check_cast(dtype)
+
+    def _cast_elements(self, dtype: np.dtype[Any]) -> None:
+        if self.dtype != dtype:  # another column's parameter may have cast the table
+            self.table.cast(dtype)
 
     @contextmanager
     def columns(self, rows: RowArray | None = None) -> Iterator[Mapping[str, FloatArray]]:
@@ -110,7 +164,7 @@ class TableParameter(Parameter):
         with self.columns(rows) as columns:
             yield columns[self.column]
 
-    def _assign(self, index: Any, values: Any) -> None:
+    def _put(self, index: Any, values: Any) -> None:
         with self.writing(rows_at(index, self.shape[0])) as array:
             array[index] = values
 
@@ -130,7 +184,41 @@ class TableParameter(Parameter):
                 dtype=self.dtype,
                 init=f"constant({float(init)!r})",
             )
+            return column
+        array = self.table.column(column)
+        shape = self.shape[:1] if scalar else self.shape
+        if array.shape != shape or array.dtype != self.dtype:
+            raise ValueError(
+                f"column {column!r} of the table is {array.shape} {array.dtype}, and as a state of "
+                f"this parameter it must be {shape} {self.dtype}"
+            )
         return column
+
+    def states(self, optimizer: str) -> dict[str, str]:
+        """Return {name: column} of the states that there are of an optimizer."""
+        begin = f"{self.column}.{optimizer}."
+        return {
+            column.removeprefix(begin): column
+            for column in self.table.columns
+            if column.startswith(begin)
+        }
+
+    def take_states(self, other: TableParameter) -> None:
+        """Copy all states and step counts of a parameter of this shape, cast to this dtype."""
+        begin = f"{other.column}."
+        for name in other.table.columns:
+            if name.startswith(begin):
+                values = other.table.column(name)
+                column = f"{self.column}.{name.removeprefix(begin)}"
+                scalar = values.ndim == 1
+                self.table.add_column(
+                    column, None if scalar else values.shape[1], scalar=scalar, dtype=self.dtype
+                )
+                with self.table.writing() as columns:
+                    columns[column][...] = values
+        for name, value in other.table.counters.items():
+            if name.startswith(begin):
+                self.table.count(f"{self.column}.{name.removeprefix(begin)}", value)
 
     def state(self, optimizer: str, name: str) -> FloatArray | None:
         """Return a state column's array, or None if there is none."""
@@ -147,7 +235,7 @@ class TableParameter(Parameter):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TableParameter:
         """Return a copy in memory, with the table's other columns, no gradient, and version 0."""
-        return TableParameter(self.table.__deepcopy__(memo), self.column, self.requires_grad)
+        return TableParameter(copy.deepcopy(self.table, memo), self.column, self.requires_grad)
 
     def __reduce__(self) -> Any:
         return TableParameter, (self.table, self.column, self.requires_grad)

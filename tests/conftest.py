@@ -9,8 +9,10 @@ import pytest
 
 from mmembed import kernels
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
-hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
+# A busy machine is no failure.
+PATIENT = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("default", max_examples=60, derandomize=True, **PATIENT)
+hypothesis.settings.register_profile("long", max_examples=2000, **PATIENT)
 hypothesis.settings.load_profile(os.environ.get("MMEMBED_HYPOTHESIS", "default"))
 
 REQUIRED = os.environ.get("MMEMBED_REQUIRE", ",".join(kernels.NAMES)).split(",")
@@ -27,7 +29,7 @@ def body(request):
         pytest.skip(f"{request.param} kernels: {error}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def backend(body, request):
     """Every kernel body in turn, in use for the whole library."""
     before = kernels.backend()

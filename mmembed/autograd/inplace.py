@@ -28,7 +28,7 @@ from .ops.operands import (
     unbroadcast,
 )
 from .random import fill_normal, fill_uniform
-from .recording import record
+from .recording import record, takes_any
 from .variable import UNRECORDED, Variable, wrap
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _before(tensor: Variable, array: Array) -> Tensor:
     return before
 
 
+@takes_any
 def _zero(upstream: Any) -> Array:
     return np.zeros(upstream.shape, upstream.dtype)
 

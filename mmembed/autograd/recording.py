@@ -21,6 +21,15 @@ OUTPUT: Final = object()
 """Stands for the operation's own output among the saved values given to `record`."""
 
 
+def takes_any(rule: tape.Rule) -> tape.Rule:
+    """Mark a rule that asks of its upstream gradient only `*`, `/`, unary `-`, shape and dtype.
+
+    It gets sparse gradients as they are, where others get them as arrays.
+    """
+    rule.takes_any = True  # type: ignore[attr-defined]
+    return rule
+
+
 class SavedArray(tape.Saved):
     """An array saved for a rule; described in torch's words if it was changed in place."""
 
@@ -69,8 +78,9 @@ def record(
         inputs that are no tensors, are passed over, and nothing is saved for them.
         `rule(upstream, *saved)` returns the gradient for that input, in its shape and dtype: a new
         array, `upstream` itself, or a view of either; never a saved array. `upstream` is the
-        gradient of the output. Either may be any value with `+`, `shape`, `dtype` and `clone()`,
-        such as sparse rows, if the rules that meet it can use it.
+        gradient of the output, an array. A result may be any value with `+`, `shape`, `dtype`,
+        `clone()` and `to_dense()`, such as sparse rows; rules marked with `takes_any` get such a
+        value as it is.
         `saved` are the values that the rule needs. A tensor is saved as its array and its version,
         and changing it in place before backward is an error; `OUTPUT` stands for the output;
         anything else is saved as it is. After a backward without retain_graph they are dropped, and
@@ -103,7 +113,8 @@ def record(
         input._check_current()
         if input.requires_grad:
             values = tuple(_save(value, tensor, name) for value in saved)
-            edges.append(tape.Edge(input._node(), rule, values))
+            takes_any = getattr(rule, "takes_any", False)
+            edges.append(tape.Edge(input._node(), rule, values, takes_any))
     if edges:
         tensor._grad_fn = tape.Node(name, edges)
     return tensor

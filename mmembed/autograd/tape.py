@@ -6,12 +6,13 @@ are combined with `+`, and that is all the tape ever asks of them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import heapq
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 Rule = Callable[..., Any]
@@ -122,6 +123,16 @@ class Version:
         """Count one change."""
         self.number += 1
 
+    @contextlib.contextmanager
+    def restored_on(self, *errors: type[Exception]) -> Iterator[None]:
+        """Forget what the block counted if it raises one of `errors`."""
+        before = self.number
+        try:
+            yield
+        except errors:
+            self.number = before
+            raise
+
 
 class Saved:
     """A value that a rule needs, and the version at which it was saved."""
@@ -153,12 +164,14 @@ class Edge(NamedTuple):
     """How the gradient of one input follows from the gradient of the output.
 
     `rule(upstream, *saved)` is the gradient to hand to `target`. Entries of `saved` that are
-    `Saved` are checked and unpacked first.
+    `Saved` are checked and unpacked first. A rule that does not take any upstream gets it prepared:
+    see `backward`.
     """
 
     target: Node
     rule: Rule
     saved: tuple[Any, ...]
+    takes_any: bool = False
 
 
 _sequence = itertools.count()
@@ -217,7 +230,13 @@ class Node:
         finally:
             _dropped.emptying = False
 
-    def pull(self, upstream: Any, owned: bool, retain_graph: bool) -> list[tuple[Node, Any]]:
+    def pull(
+        self,
+        upstream: Any,
+        owned: bool,
+        retain_graph: bool,
+        prepare: Callable[[Any], Any] = lambda value: value,
+    ) -> list[tuple[Node, Any]]:
         """Return (target, gradient) for each edge.
 
         Everything saved is checked before any rule runs, and dropped unless `retain_graph`.
@@ -228,8 +247,11 @@ class Node:
             [entry.unpack() if isinstance(entry, Saved) else entry for entry in edge.saved]
             for edge in self.edges
         ]
+        prepared = upstream
+        if not all(edge.takes_any for edge in self.edges):
+            prepared = prepare(upstream)
         pulled = [
-            (edge.target, edge.rule(upstream, *values))
+            (edge.target, edge.rule(upstream if edge.takes_any else prepared, *values))
             for edge, values in zip(self.edges, unpacked, strict=True)
         ]
         if not retain_graph and any(edge.saved for edge in self.edges):
@@ -251,7 +273,13 @@ class AccumulateGrad(Node):
         super().__init__("AccumulateGrad", ())
         self._accept = accept
 
-    def pull(self, upstream: Any, owned: bool, retain_graph: bool) -> list[tuple[Node, Any]]:
+    def pull(
+        self,
+        upstream: Any,
+        owned: bool,
+        retain_graph: bool,
+        prepare: Callable[[Any], Any] = lambda value: value,
+    ) -> list[tuple[Node, Any]]:
         """Deliver the gradient."""
         self._accept(upstream, owned)
         return []
@@ -264,6 +292,7 @@ def backward(
     owned: bool = False,
     retain_graph: bool = False,
     is_new: Callable[[Any], bool] = lambda value: False,
+    prepare: Callable[[Any], Any] = lambda value: value,
 ) -> None:
     """Hand `gradient` to `root` and walk down to the ends of all paths.
 
@@ -275,6 +304,7 @@ def backward(
     owned : nothing else refers to `gradient` or its memory.
     is_new : whether a value that a rule returned surely shares no memory with another value. With
         it, ends of paths are told which gradients are theirs to keep without a copy.
+    prepare : what a rule that does not take any upstream gets in its place.
 
     Raises
     ------
@@ -286,7 +316,7 @@ def backward(
     while queue:
         _, node = heapq.heappop(queue)
         upstream, upstream_owned = pending.pop(node)
-        parts = node.pull(upstream, upstream_owned, retain_graph)
+        parts = node.pull(upstream, upstream_owned, retain_graph, prepare)
         passed_on = upstream_owned and len(parts) == 1
         for target, part in parts:
             if target in pending:

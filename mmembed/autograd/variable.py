@@ -1,13 +1,14 @@
 """A variable: an array with its version counter, its gradient and its place on the tape.
 
 Must not know operators or formulas (ops/), nor tables or files: a subclass may keep its elements
-elsewhere by overriding `array`, `writing` and `_assign`, through which every change of elements
+elsewhere by overriding `array`, `writing` and `_put`, through which every change of elements
 goes.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 UNRECORDED: Final = object()
 """Stands in a view for its root's grad_fn, if the view was taken under no_grad."""
+
+# Several threads may run backward into one leaf.
+_accumulating = threading.Lock()
 
 _NOT_A_LEAF = "you can only change requires_grad flags of leaf variables."
 _USE_DETACH = (
@@ -118,6 +122,10 @@ class Variable:
 
         The second door, for whoever can tell from the index which rows change.
         """
+        with self._version_counter.restored_on(IndexError, TypeError, ValueError):
+            self._put(index, values)  # what NumPy refuses, it refuses before it writes
+
+    def _put(self, index: Any, values: Any) -> None:
         with self.writing() as array:
             array[index] = values
 
@@ -253,6 +261,10 @@ class Variable:
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:
         """Add `gradient` to `.grad`, which belongs to this leaf: what is not `owned` is copied."""
+        with _accumulating:
+            self._add_to_grad(gradient, owned)
+
+    def _add_to_grad(self, gradient: Any, owned: bool) -> None:
         if not self._requires_grad:
             return
         if tuple(gradient.shape) != self.shape or gradient.dtype != self.dtype:
@@ -324,7 +336,16 @@ class Variable:
                 owned=gradient is None,
                 retain_graph=retain_graph,
                 is_new=_is_new,
+                prepare=as_array,
             )
+
+
+def as_array(gradient: Any) -> Array:
+    """Return a gradient as an array: a sparse one with all its rows."""
+    if isinstance(gradient, np.ndarray | np.generic):
+        return np.asarray(gradient)
+    dense: Array = gradient.to_dense().array
+    return dense
 
 
 def _is_new(gradient: Any) -> bool:

@@ -17,8 +17,9 @@ The contract, for every body:
   the 2-norm may differ in the last bits.
 - A sum of squares over a row is taken in float64, in 8 partial sums: column j goes to number j % 8,
   and they are added from 0 to 7.
-- A segment's sum starts from its first entry (0 if it has none) and adds the others in the order of
-  the batch, in the table's dtype.
+- Segment s is order[starts[s]:starts[s + 1]]. Its sum starts from its first entry (0 if it has
+  none) and adds the others in that order, in the table's dtype. starts ascend, and need not begin
+  at 0 or end at n: some of the segments of a batch are given by a part of its starts.
 
 Must not know files, the tape, gradients as objects, or which exception a bad id becomes.
 """
@@ -252,6 +253,9 @@ def scatter_add(
 # added to it.
 
 
+_ONE_NUMBER_PER_ROW = ("update_rowwise_adagrad",)
+
+
 def _update(
     name: str,
     arrays: tuple[FloatArray, ...],
@@ -260,7 +264,14 @@ def _update(
     *rest: Any,
 ) -> int:
     """Call an update: the parameter and its states first, then the segments, then its numbers."""
-    dim = arrays[0].shape[1]
+    rows, dim = arrays[0].shape
+    for state in arrays[1:]:
+        width = 1 if name in _ONE_NUMBER_PER_ROW else dim
+        if state.shape != (rows, width) or state.dtype != arrays[0].dtype:
+            raise ValueError(
+                f"{name}: a state of a parameter ({rows}, {dim}) {arrays[0].dtype} must be "
+                f"({rows}, {width}), got {state.shape} {state.dtype}"
+            )
     threads = threads_for(max(values.size, ids.size * dim))
     # One row of scratch per thread, far enough apart to share no cache line.
     work = np.empty((threads, dim + 64), arrays[0].dtype)

@@ -38,7 +38,9 @@ def _compiled(loop: Callable[..., Any], parallel: bool) -> Callable[..., Any]:
     )
     copy.__qualname__ = f"{loop.__qualname__}_{'parallel' if parallel else 'serial'}"
     copy.__module__ = loop.__module__
-    compiled: Callable[..., Any] = numba.njit(parallel=parallel, nogil=True, cache=True)(copy)
+    compiled: Callable[..., Any] = numba.njit(parallel=parallel, nogil=True, cache=loops.CACHE)(
+        copy
+    )
     return compiled
 
 

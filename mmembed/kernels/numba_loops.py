@@ -20,7 +20,22 @@ RADIX_BITS = 11
 BUCKETS = 1 << RADIX_BITS
 SGD, MOMENTUM, ADAGRAD, ROWWISE_ADAGRAD, ADAM = range(5)
 
-_jitted = numba.njit(cache=True)
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _can_cache() -> bool:
+    """Return whether there is a folder for compiled code; if not, every process compiles anew."""
+    try:
+        numba.njit(cache=True)(_nothing)
+    except RuntimeError:
+        return False
+    return True
+
+
+CACHE = _can_cache()
+_jitted = numba.njit(cache=CACHE)
 
 
 @_jitted

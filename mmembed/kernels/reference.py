@@ -181,6 +181,7 @@ def segment_sum(
     values: FloatArray, order: RowArray, starts: RowArray, out: FloatArray, threads: int
 ) -> None:
     """See `mmembed.kernels.segment_sum`."""
+    order, starts = order[starts[0] : starts[-1]], starts - starts[0]
     out[...] = 0
     sizes = np.diff(starts)
     out[sizes > 0] = values[order[starts[:-1][sizes > 0]]]
@@ -201,7 +202,7 @@ def scatter_add(
     bad = first_bad_id(ids, out.shape[0], threads)
     if bad >= 0:
         return bad
-    np.add.at(out, np.repeat(ids, np.diff(starts)), values[order])
+    np.add.at(out, np.repeat(ids, np.diff(starts)), values[order[starts[0] : starts[-1]]])
     return -1
 
 

@@ -5,6 +5,7 @@ used the pool gets one thread, for good.
 """
 
 import contextlib
+import operator
 import os
 from collections.abc import Iterator
 
@@ -32,9 +33,11 @@ def set_num_threads(n: int) -> None:
 
     Raises
     ------
+    TypeError   n is not an integer.
     ValueError  n is not in 1..MAX_THREADS.
     """
     global _num_threads
+    n = operator.index(n)
     if not 1 <= n <= MAX_THREADS:
         raise ValueError(f"the number of threads must be in 1..{MAX_THREADS}, got {n}")
     _num_threads = n

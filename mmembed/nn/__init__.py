@@ -5,6 +5,7 @@ Must not know optimizers.
 
 from ..parameter import Parameter, TableParameter
 from .embedding import Embedding
+from .embedding_bag import EmbeddingBag
 from .module import Module
 
-__all__ = ["Embedding", "Module", "Parameter", "TableParameter"]
+__all__ = ["Embedding", "EmbeddingBag", "Module", "Parameter", "TableParameter"]

@@ -8,20 +8,18 @@ from __future__ import annotations
 import os
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
 from ..autograd import Tensor
-from ..autograd.random import next_seed
-from ..parameter import Parameter, TableParameter
+from ..parameter import TableParameter
 from ..storage import Table
-from .module import Module
+from .lookup import Lookup, Rows, shape_of_pretrained
 
 E = TypeVar("E", bound="Embedding")
 
 
-class Embedding(Module):
+class Embedding(Lookup):
     """A table that looks up rows by id.
 
     Parameters
@@ -98,8 +96,6 @@ class Embedding(Module):
     >>> loss.backward()
     """
 
-    weight: Parameter
-
     def __init__(
         self,
         num_embeddings: int,
@@ -118,53 +114,13 @@ class Embedding(Module):
         init: str = "normal",
         durability: str = "power",
     ) -> None:
-        super().__init__()
-        if device not in (None, "cpu"):
-            raise ValueError(f"device must be 'cpu', got {device!r}")
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.max_norm = max_norm
-        self.norm_type = norm_type
-        self.scale_grad_by_freq = scale_grad_by_freq
-        self.sparse = sparse
-        self.padding_idx = None if padding_idx is None else F.row_index(padding_idx, num_embeddings)
-        shape = num_embeddings, embedding_dim
-        if _weight is not None and tuple(_weight.shape) != shape:
-            raise AssertionError(
-                "Shape of weight does not match num_embeddings and embedding_dim: "
-                f"got {tuple(_weight.shape)}, expected {shape}"
-            )
-        if _weight is not None and path is None:
-            self.weight = TableParameter.over(_weight, requires_grad=not _freeze)
-            return
-        if path is not None and _weight is None and os.path.lexists(path):
-            table = _open(path, shape, dtype, "r" if _freeze else "r+")
-        else:
-            if _weight is not None:
-                dtype, init = _weight.dtype, "zeros"
-            table = Table.create(
-                path,
-                *shape,
-                dtype or np.float32,
-                init=init,
-                seed=next_seed(),
-                durability=durability,
-            )
-            self._fill(table, _weight)
-        self.weight = TableParameter(table, requires_grad=not _freeze)
-
-    def _fill(self, table: Table, weight: Tensor | npt.NDArray[Any] | None) -> None:
-        """Give a new table its rows: those of `weight`, or zeros in the padding row."""
-        if weight is None and self.padding_idx is None:
-            return
-        with table.writing() as columns:
-            if weight is not None:
-                columns["weight"][...] = np.asarray(
-                    weight.detach() if isinstance(weight, Tensor) else weight
-                )
-            else:
-                columns["weight"][self.padding_idx] = 0
-        table.commit(step=0)
+        padding = None
+        if padding_idx is not None:
+            padding = F.checked_padding(padding_idx, num_embeddings)
+        super().__init__(
+            num_embeddings, embedding_dim, padding, max_norm, norm_type, scale_grad_by_freq, sparse,
+            Rows(_weight, _freeze, device, dtype, path, init, durability),
+        )  # fmt: skip
 
     @classmethod
     def from_pretrained(
@@ -184,12 +140,7 @@ class Embedding(Module):
 
         Source: torch.nn.Embedding.from_pretrained. Differs: takes NumPy arrays as well.
         """
-        if embeddings.ndim != 2:
-            raise AssertionError(
-                "Embeddings parameter is expected to be 2-dimensional: "
-                f"got shape {tuple(embeddings.shape)}"
-            )
-        rows, dim = embeddings.shape
+        rows, dim = shape_of_pretrained(embeddings)
         return cls(
             rows, dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
             _weight=embeddings, _freeze=freeze,
@@ -216,14 +167,6 @@ class Embedding(Module):
             _weight=weight, _freeze=freeze,
         )  # fmt: skip
 
-    @property
-    def table(self) -> Table:
-        """The table that holds the rows of `weight`."""
-        weight = self.weight
-        if not isinstance(weight, TableParameter):
-            raise AttributeError("weight was replaced by a parameter that has no table")
-        return weight.table
-
     def forward(self, input: Tensor | npt.ArrayLike) -> Tensor:
         """Return rows of the table: a tensor of shape (*input.shape, embedding_dim).
 
@@ -240,28 +183,10 @@ class Embedding(Module):
 
     def extra_repr(self) -> str:
         """Return the shape, and the options that are not at their defaults."""
-        options = {
-            "padding_idx": (self.padding_idx, None),
-            "max_norm": (self.max_norm, None),
-            "norm_type": (self.norm_type, 2),
-            "scale_grad_by_freq": (self.scale_grad_by_freq, False),
-            "sparse": (self.sparse, False),
-        }
-        set_ones = [f"{name}={value}" for name, (value, usual) in options.items() if value != usual]
-        return ", ".join([f"{self.num_embeddings}, {self.embedding_dim}", *set_ones])
-
-
-def _open(
-    path: str | os.PathLike[str], shape: tuple[int, int], dtype: npt.DTypeLike | None, mode: str
-) -> Table:
-    """Open a table that must have this shape, and this dtype unless it is None."""
-    table = Table.open(path, mode)
-    wanted = table.dtype if dtype is None else np.dtype(dtype)
-    if table.shape != shape or table.dtype != wanted:
-        found = f"{table.shape} {table.dtype}"
-        table.close()
-        raise ValueError(
-            f"the table at {os.fspath(path)} is {found}, asked for {shape} {wanted}; "
-            "choose another path, or Embedding.from_table(Table.open(path, 'r+'))"
+        return self.said(
+            ("padding_idx", self.padding_idx, None),
+            ("max_norm", self.max_norm, None),
+            ("norm_type", self.norm_type, 2),
+            ("scale_grad_by_freq", self.scale_grad_by_freq, False),
+            ("sparse", self.sparse, False),
         )
-    return table

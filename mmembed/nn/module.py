@@ -5,13 +5,29 @@ Must not know embeddings, tables or optimizers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from ..autograd import Tensor, no_grad
-from ..parameter import Parameter
+from ..parameter import Parameter, zero_grad
 
 Self = TypeVar("Self", bound="Module")
+
+
+class IncompatibleKeys(NamedTuple):
+    """Names that a loaded state lacks, and names that it has and the module has not."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        """Return torch's text."""
+        if not (self.missing_keys or self.unexpected_keys):
+            return "<All keys matched successfully>"
+        missing, unexpected = self
+        return f"IncompatibleKeys(missing_keys={missing}, unexpected_keys={unexpected})"
 
 
 class Module:
@@ -139,6 +155,85 @@ class Module:
                 if parameter is not None:
                     yield _join(owner_name, key), parameter
 
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Register a parameter, or that there is none, under a name.
+
+        Raises
+        ------
+        TypeError, KeyError  the name is no name of an attribute, or `param` no Parameter (torch's).
+        """
+        self._check_name(name, "parameter")
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(
+                f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+                "(mmembed.nn.Parameter or None required)"
+            )
+        self._parameters[name] = param
+
+    def add_module(self, name: str, module: Module) -> None:
+        """Register a module under a name; raises what `register_parameter` raises."""
+        self._check_name(name, "module")
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+        self._modules[name] = module
+
+    def _check_name(self, name: str, what: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"{what} name should be a string. Got {type(name).__name__}")
+        if name == "" or "." in name:
+            raise KeyError(f'{what} name can\'t be "" or contain "."; got {name!r}')
+        if hasattr(self, name) and name not in (*self._parameters, *self._modules):
+            raise KeyError(f"attribute '{name}' already exists")
+
+    def apply(self: Self, function: Callable[[Module], None]) -> Self:
+        """Call `function` with every module below, and last with this one; returns the module."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    # -- dtype -------------------------------------------------------------------------------------
+
+    def to(self: Self, *args: Any, device: str | None = None, dtype: Any = None) -> Self:
+        """Cast the parameters to a dtype, in place; returns the module.
+
+        `to(dtype)` and `to("cpu")` are understood as in torch. A parameter stays the object that it
+        is, so optimizers go on with it; its gradient is cast too.
+
+        Raises
+        ------
+        ValueError  another device, or a table on disk, whose dtype is that of its file.
+        TypeError   the dtype is not floating, or tables do not have it.
+        """
+        for argument in args:
+            if isinstance(argument, str) and argument.split(":")[0] in ("cpu", "cuda", "mps"):
+                device = argument
+            else:
+                dtype = argument
+        if device not in (None, "cpu"):
+            raise ValueError(f"device must be 'cpu', got {device!r}")
+        if dtype is not None:
+            wanted = np.dtype(dtype)
+            if wanted.kind != "f":
+                raise TypeError(f"modules have floating parameters, got dtype {wanted}")
+            for parameter in self.parameters():
+                parameter.check_cast(wanted)
+            for parameter in self.parameters():
+                parameter.cast(wanted)
+        return self
+
+    def float(self: Self) -> Self:
+        """Cast the parameters to float32; see `to`."""
+        return self.to(np.float32)
+
+    def double(self: Self) -> Self:
+        """Cast the parameters to float64; see `to`."""
+        return self.to(np.float64)
+
+    def half(self: Self) -> Self:
+        """Cast the parameters to float16; see `to`."""
+        return self.to(np.float16)
+
     # -- mode and gradients ------------------------------------------------------------------------
 
     def train(self: Self, mode: bool = True) -> Self:
@@ -158,12 +253,9 @@ class Module:
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the parameters' gradients, or make them zero."""
+        """Forget the parameters' gradients, or make them zero in place."""
         for parameter in self.parameters():
-            if set_to_none or parameter.grad is None:
-                parameter.grad = None
-            else:
-                parameter.grad = parameter.grad * 0
+            zero_grad(parameter, set_to_none)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -171,39 +263,52 @@ class Module:
         """Return {dotted name: parameter, detached and sharing its memory}."""
         return {name: parameter.detach() for name, parameter in self._all_parameters()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy the values of `state_dict` into the parameters, casting to their dtype.
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Copy the values of `state_dict`, tensors or arrays, into the parameters of those names.
+
+        Parameters
+        ----------
+        strict : every name must be a parameter's, and every parameter's name be there.
+        assign : put the values themselves in the place of the parameters; their memory is shared,
+            and their dtype stays. Otherwise they are cast to the dtype of the parameters.
+
+        Returns
+        -------
+        IncompatibleKeys  what is missing and what is unexpected.
 
         Raises
         ------
-        RuntimeError  names are missing or unexpected (if `strict`), or a shape differs; nothing has
-                      been copied then.
+        RuntimeError  names are missing or unexpected (if `strict`), a value is no array, or a shape
+                      differs; nothing has been changed then.
 
-        Source: torch.nn.Module.load_state_dict. Differs: all names and shapes are checked first.
+        Source: torch.nn.Module.load_state_dict. Differs: everything is checked first, and NumPy
+        arrays are taken.
         """
         own = dict(self._all_parameters())
-        problems = []
-        if strict:
-            missing = [f'"{name}"' for name in own if name not in state_dict]
-            unexpected = [f'"{name}"' for name in state_dict if name not in own]
-            if unexpected:
-                problems.append(f"Unexpected key(s) in state_dict: {', '.join(unexpected)}. ")
-            if missing:
-                problems.append(f"Missing key(s) in state_dict: {', '.join(missing)}. ")
-        for name, parameter in own.items():
-            if name in state_dict and tuple(state_dict[name].shape) != parameter.shape:
-                problems.append(
-                    f"size mismatch for {name}: copying a param with shape torch.Size("
-                    f"{list(state_dict[name].shape)}) from checkpoint, the shape in current model "
-                    f"is torch.Size({list(parameter.shape)})."
-                )
+        keys = IncompatibleKeys(
+            [name for name in own if name not in state_dict],
+            [name for name in state_dict if name not in own],
+        )
+        problems = [*_told(keys)] if strict else []
+        found = {name: state_dict[name] for name in own if name in state_dict}
+        for name, value in found.items():
+            problems += _misfit(name, value, own[name].shape)
         if problems:
             heading = f"Error(s) in loading state_dict for {type(self).__name__}:"
             raise RuntimeError("\n\t".join([heading, *problems]))
+        if assign:
+            for module_name, module in self.named_modules():
+                for key, parameter in module._parameters.items():
+                    value = found.get(_join(module_name, key))
+                    if parameter is not None and value is not None:
+                        module._parameters[key] = parameter.over_memory_of(value)
+            return keys
         with no_grad():
-            for name, parameter in own.items():
-                if name in state_dict:
-                    parameter.copy_(state_dict[name])
+            for name, value in found.items():
+                own[name].copy_(value)
+        return keys
 
     # -- what it looks like ------------------------------------------------------------------------
 
@@ -217,6 +322,26 @@ class Module:
             lines.append(f"({name}): " + repr(child).replace("\n", "\n  "))
         inside = "\n  ".join(["", *lines]) + "\n" if self._modules else "".join(lines)
         return f"{type(self).__name__}({inside})"
+
+
+def _told(keys: IncompatibleKeys) -> Iterator[str]:
+    for kind, names in (("Unexpected", keys.unexpected_keys), ("Missing", keys.missing_keys)):
+        if names:
+            quoted = ", ".join(f'"{name}"' for name in names)
+            yield f"{kind} key(s) in state_dict: {quoted}. "
+
+
+def _misfit(name: str, value: Any, shape: tuple[int, ...]) -> Iterator[str]:
+    if not isinstance(value, Tensor | np.ndarray):
+        yield (
+            f'While copying the parameter named "{name}", expected torch.Tensor or Tensor-like '
+            f"object from checkpoint but received {type(value)}"
+        )
+    elif tuple(value.shape) != shape:
+        yield (
+            f"size mismatch for {name}: copying a param with shape torch.Size({list(value.shape)}) "
+            f"from checkpoint, the shape in current model is torch.Size({list(shape)})."
+        )
 
 
 def _join(prefix: str, name: str) -> str:

@@ -6,7 +6,6 @@ Must not know any update rule, nor files.
 from __future__ import annotations
 
 import abc
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..autograd import Tensor, enable_grad, no_grad
-from ..parameter import TableParameter
+from ..parameter import TableParameter, zero_grad
 from ..rows import RowGrad
 from . import segments
 from .segments import Segments
@@ -87,6 +86,10 @@ class Optimizer(abc.ABC):
     ) -> None:
         """Change rows of (parameter, *states) by their gradients; `step` counts from 1."""
 
+    def counter(self, group: Group) -> str:
+        """Return the name of the counter of steps that `update` is told."""
+        return self.name
+
     def moves_every_row(self, group: Group) -> bool:
         """Return whether rows without a gradient change as well."""
         return False
@@ -124,12 +127,9 @@ class Optimizer(abc.ABC):
                     self._add_state(self._rows[parameter], state, init)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or make them zero."""
+        """Forget the gradients of all parameters, or make them zero in place."""
         for parameter in self._rows:
-            if set_to_none or parameter.grad is None:
-                parameter.grad = None
-            else:
-                parameter.grad = parameter.grad * 0
+            zero_grad(parameter, set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient; returns what `closure` returns.
@@ -152,28 +152,49 @@ class Optimizer(abc.ABC):
         for _, gradient, group in ready:
             if reason := self.refusal(gradient, group):
                 raise RuntimeError(reason)
+        counted: set[tuple[int, str]] = set()
         with no_grad():
             for parameter, gradient, group in ready:
-                self._change(self._rows[parameter], gradient, group)
+                rows = self._rows_for(parameter)
+                place = id(rows.table), rows.column
+                # Of two parameters over one column, the second finds the step counted.
+                self._change(rows, gradient, group, new_step=place not in counted)
+                counted.add(place)
         return loss
 
-    def _change(self, parameter: TableParameter, gradient: Any, group: Group) -> None:
+    def _change(
+        self, parameter: TableParameter, gradient: Any, group: Group, new_step: bool
+    ) -> None:
         states = self.states(group)
         names = [self._add_state(parameter, state, init) for state, init in states.items()]
-        step = parameter.steps(self.name) + 1
+        counter = self.counter(group)
+        step = parameter.steps(counter) + new_step
         rows, blocks = self._blocks(parameter, gradient, group)
         with parameter.columns(rows) as columns:
             arrays = tuple(columns[name] for name in (parameter.column, *names))
             for block in blocks:
                 self.update(arrays, block, step, group)
-        parameter.set_steps(self.name, step)
+        parameter.set_steps(counter, step)
+
+    def _rows_for(self, parameter: Tensor) -> TableParameter:
+        """Return the rows of a parameter, with its states.
+
+        A parameter without a table has one made over its memory. Where its memory has become
+        another, by a cast, a copy or a pickle of it together with the optimizer, the states move.
+        """
+        rows = self._rows[parameter]
+        if rows is parameter or _same_elements(rows.array, parameter.array):
+            return rows
+        moved = self._rows[parameter] = _rows_of(parameter)
+        moved.take_states(rows)
+        return moved
 
     def _add_state(self, parameter: TableParameter, state: str, init: float) -> str:
         """Make sure of a state column; returns its name in the table."""
         return parameter.add_state(self.name, state, init, scalar=self.scalar_states)
 
     def _state_shape(self, parameter: Tensor) -> tuple[int, ...]:
-        rows = self._rows[parameter].shape[0]
+        rows = self._rows_for(parameter).shape[0]
         return (rows,) if self.scalar_states else parameter.shape
 
     def _blocks(
@@ -197,12 +218,12 @@ class Optimizer(abc.ABC):
         numbers = {parameter: number for number, parameter in enumerate(self._rows)}
         state = {}
         for parameter, group in self._with_group():
-            rows = self._rows[parameter]
+            rows = self._rows_for(parameter)
             arrays = {name: rows.state(self.name, name) for name in self.states(group)}
             made = {name: array for name, array in arrays.items() if array is not None}
-            if made or rows.steps(self.name):
+            if made or rows.steps(self.counter(group)):
                 state[numbers[parameter]] = {
-                    "step": rows.steps(self.name),
+                    "step": rows.steps(self.counter(group)),
                     **{
                         name: Tensor(array.reshape(self._state_shape(parameter)))
                         for name, array in made.items()
@@ -215,12 +236,12 @@ class Optimizer(abc.ABC):
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy what `state_dict` returned into this optimizer.
+        """Copy what `state_dict` returned into this optimizer; states that it lacks start anew.
 
         Raises
         ------
-        ValueError  the groups, or the shapes of states, are not this optimizer's; nothing has been
-                    copied then.
+        ValueError  the groups, or the names or shapes of states, are not this optimizer's; nothing
+                    has been copied then.
         """
         given = state_dict["param_groups"]
         if [len(group["params"]) for group in given] != [
@@ -230,26 +251,53 @@ class Optimizer(abc.ABC):
                 "loaded state dict has a different number of parameter groups, or a group that "
                 "doesn't match the size of optimizer's group"
             )
-        owners = dict(zip(itertools.chain(*(g["params"] for g in given)), self._rows, strict=True))
+        groups = [
+            {**group, **{key: value for key, value in new.items() if key != "params"}}
+            for group, new in zip(self.param_groups, given, strict=True)
+        ]
+        owners = {
+            number: (parameter, group)
+            for group, new in zip(groups, given, strict=True)
+            for number, parameter in zip(new["params"], group["params"], strict=True)
+        }
         for number, state in state_dict["state"].items():
-            for name, value in state.items():
-                if name == "step":
-                    continue
-                wanted = self._state_shape(owners[number])
-                if tuple(value.shape) != wanted:
-                    raise ValueError(
-                        f"state {name!r} of parameter {number} has the shape {tuple(value.shape)}, "
-                        f"expected {wanted}"
-                    )
-        for group, new in zip(self.param_groups, given, strict=True):
-            group.update({key: value for key, value in new.items() if key != "params"})
-        for number, state in state_dict["state"].items():
-            rows = self._rows[owners[number]]
-            names = {name: self._add_state(rows, name, 0.0) for name in state if name != "step"}
-            with rows.columns() as columns:
-                for name, column in names.items():
-                    columns[column][...] = np.asarray(state[name]).reshape(columns[column].shape)
-            rows.set_steps(self.name, int(state.get("step", 0)))
+            if number not in owners:
+                raise ValueError(f"there is a state of parameter {number}, which is in no group")
+            self._check_state(number, *owners[number], state)
+        for group, new in zip(self.param_groups, groups, strict=True):
+            group.update(new)
+        for number, (parameter, group) in owners.items():
+            self._load_state(self._rows_for(parameter), group, state_dict["state"].get(number, {}))
+
+    def _check_state(
+        self, number: int, parameter: Tensor, group: Group, state: Mapping[str, Any]
+    ) -> None:
+        known = {"step", *self.states(group), *self._rows_for(parameter).states(self.name)}
+        for name, value in state.items():
+            if name not in known:
+                raise ValueError(
+                    f"state {name!r} of parameter {number} is none of {type(self).__name__}'s"
+                )
+            wanted = self._state_shape(parameter)
+            if name != "step" and tuple(value.shape) != wanted:
+                raise ValueError(
+                    f"state {name!r} of parameter {number} has the shape {tuple(value.shape)}, "
+                    f"expected {wanted}"
+                )
+
+    def _load_state(self, rows: TableParameter, group: Group, state: Mapping[str, Any]) -> None:
+        inits = self.states(group)
+        for name in state:
+            if name != "step":
+                self._add_state(rows, name, inits.get(name, 0.0))
+        with rows.table.writing() as columns:
+            for name, column in rows.states(self.name).items():
+                values = columns[column]
+                given = state.get(name, inits.get(name, 0.0))
+                values[...] = np.broadcast_to(np.asarray(given).reshape(-1), values.size).reshape(
+                    values.shape
+                )
+        rows.set_steps(self.counter(group), int(state.get("step", 0)))
 
     def _with_group(self) -> Iterator[tuple[Tensor, Group]]:
         for group in self.param_groups:
@@ -275,6 +323,12 @@ def _rows_of(parameter: Tensor) -> TableParameter:
     first = parameter.shape[0] if parameter.ndim > 1 else 1
     width = parameter.numel() // first if first else int(np.prod(parameter.shape[1:]))
     return TableParameter.over(parameter.detach().reshape(first, width))
+
+
+def _same_elements(first: FloatArray, second: FloatArray) -> bool:
+    """Whether two contiguous arrays are the same memory and dtype."""
+    place = [array.__array_interface__["data"][0] for array in (first, second)]
+    return place[0] == place[1] and first.size == second.size and first.dtype == second.dtype
 
 
 def check(condition: bool, what: str, value: object) -> None:

@@ -63,6 +63,10 @@ class SGD(Optimizer):
         """See `Optimizer.states`."""
         return {"momentum_buffer": 0.0} if group["momentum"] else {}
 
+    def counter(self, group: Group) -> str:
+        """Steps with momentum are counted apart: dampening begins with the second of them."""
+        return f"{self.name}.momentum_buffer" if group["momentum"] else self.name
+
     def moves_every_row(self, group: Group) -> bool:
         """See `Optimizer.moves_every_row`."""
         return bool(group["momentum"])

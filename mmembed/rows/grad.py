@@ -48,8 +48,10 @@ class RowGrad:
             raise ValueError(
                 f"entries must have the shape ({plan.ids.size}, dim), got {entries.shape}"
             )
+        if entries.dtype not in (np.float32, np.float64):
+            raise TypeError(f"entries must be float32 or float64, got {entries.dtype}")
         self.plan = plan
-        self.entries = np.ascontiguousarray(entries)
+        self.entries = np.require(entries, requirements=["C", "A"])
         self._coalesced = coalesced or plan.ids.size < 2
 
     @property
@@ -106,6 +108,10 @@ class RowGrad:
         """Return a copy that shares nothing with this one."""
         return self._with(self.entries.copy())
 
+    def to(self, dtype: npt.DTypeLike) -> RowGrad:
+        """Return the gradient with entries of a dtype; itself if they are already."""
+        return self if self.dtype == dtype else self._with(self.entries.astype(dtype))
+
     def norm(self, p: float = 2.0) -> Tensor:
         """Return the p-norm of all elements of the coalesced gradient, a 0-d tensor."""
         entries = self.coalesce().entries
@@ -132,12 +138,12 @@ class RowGrad:
         return self._added_to(other.astype(np.result_type(other, self.dtype), order="C"))
 
     def __mul__(self, factor: object) -> RowGrad:
-        return self._with(self.entries * _scalar(factor))
+        return self._with(self.entries * self._at_entries(factor))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: object) -> RowGrad:
-        return self._with(self.entries / _scalar(divisor))
+        return self._with(self.entries / self._at_entries(divisor))
 
     def __neg__(self) -> RowGrad:
         return self._with(-self.entries)
@@ -148,6 +154,27 @@ class RowGrad:
             f"shape={self.shape}, nnz={self._nnz()}, dtype={self.dtype}, "
             f"coalesced={self._coalesced})"
         )
+
+    def zero_(self) -> RowGrad:
+        """Forget all entries; returns the gradient. Source: torch's zero_ of a sparse tensor."""
+        self.plan = RowPlan(np.empty(0, np.int64), self.plan.rows)
+        self.entries = self.entries[:0].copy()
+        self._coalesced = True
+        return self
+
+    def _at_entries(self, factor: Any) -> Any:
+        """Return a number as one, which keeps the dtype, and of an array the part at each entry."""
+        array = np.asarray(factor.array if isinstance(factor, Tensor) else factor)
+        if array.ndim == 0:
+            return float(array)
+        try:
+            whole = np.broadcast_to(array, self.shape)
+        except ValueError:
+            raise RuntimeError(
+                f"an array of shape {array.shape} does not broadcast to that of the gradient, "
+                f"{self.shape}"
+            ) from None
+        return whole[self.plan.ids].astype(self.dtype, copy=False)
 
     def _with(self, entries: FloatArray) -> RowGrad:
         return RowGrad(self.plan, entries, coalesced=self._coalesced)
@@ -166,14 +193,3 @@ class RowGrad:
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self.shape:
             raise RuntimeError(f"cannot add a gradient of shape {shape} to one of {self.shape}")
-
-
-def _scalar(value: Any) -> float:
-    """Return a factor of a whole gradient as a Python number, which keeps the entries' dtype."""
-    number = np.asarray(value.array if isinstance(value, Tensor) else value)
-    if number.ndim != 0:
-        raise RuntimeError(
-            f"a row gradient can be scaled by a number only, got shape {number.shape}; "
-            "call to_dense() first"
-        )
-    return float(number)

@@ -42,7 +42,7 @@ class RowPlan:
     __slots__ = ("_sorted", "ids", "rows")
 
     def __init__(self, ids: IdArray, rows: int) -> None:
-        self.ids = np.ascontiguousarray(ids).reshape(-1)
+        self.ids = np.require(ids, requirements=["C", "A"]).reshape(-1)
         self.rows = rows
         self._sorted: tuple[RowArray, RowArray, RowArray] | None = None
 

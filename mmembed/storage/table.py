@@ -407,6 +407,30 @@ class Table(Described):
         """Close the table; see `close`."""
         self.close(commit=kind is None)
 
+    def cast(self, dtype: npt.DTypeLike) -> None:
+        """Change the dtype of all columns of a table in memory; their arrays are new.
+
+        Raises
+        ------
+        TypeError   the dtype is not one of a table.
+        ValueError  the table is on disk, where a column's dtype is that of its file.
+        """
+        self.check_cast(dtype)
+        name = dtype_name(dtype)
+        superblock = self._open_store().superblock
+        columns = tuple(replace(column, dtype=name) for column in superblock.columns)
+        arrays = {c.name: self.column(c.name).astype(name) for c in columns}
+        self._store = MemoryStore(replace(superblock, columns=columns), arrays)
+
+    def check_cast(self, dtype: npt.DTypeLike) -> None:
+        """Raise what `cast` would raise."""
+        name = dtype_name(dtype)
+        if self.path is not None and self.dtype != name:
+            raise ValueError(
+                f"the table at {self.path} is {self.dtype} and stays so; create another of "
+                f"{name} and copy the rows"
+            )
+
     # Copies
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -320,7 +320,7 @@ def test_the_tape_imports_only_the_standard_library():
             imported.add("." * node.level + (node.module or ""))
 
     assert imported == {
-        "__future__", "functools", "heapq", "inspect", "itertools", "threading",
+        "__future__", "contextlib", "functools", "heapq", "inspect", "itertools", "threading",
         "collections.abc", "typing",
     }  # fmt: skip
 

@@ -224,6 +224,10 @@ def check_segment_sum(body, case):
 
     want = [summed(case, values, places) for places in case.groups().values()]
     same_bits(out, np.array(want, case.dtype).reshape(out.shape))
+    some = slice(len(out) // 3, len(out) - len(out) // 3)
+    part = np.full_like(out[some], CANARY)
+    body.segment_sum(values, order, starts[some.start : some.stop + 1], part, case.threads)
+    same_bits(part, out[some])
 
 
 def check_scatter_add(body, case):
@@ -236,6 +240,12 @@ def check_scatter_add(body, case):
     for position, row in enumerate(case.ids):
         want[row] = want[row] + values[position]
     same_bits(np.ascontiguousarray(out), np.ascontiguousarray(want))
+    cut = len(unique) // 2
+    again = case.table()
+    for part in (slice(cut), slice(cut, None)):
+        begins = starts[part.start or 0 : cut + 1 if part.stop == cut else None]
+        assert body.scatter_add(values, order, begins, unique[part], again, case.threads) == -1
+    same_bits(np.ascontiguousarray(again), np.ascontiguousarray(want))
     for ids, position, *segments in bad_segments(case):
         out, want = case.table(), case.table()
         assert body.scatter_add(*segments, ids, out, case.threads) == position
@@ -324,7 +334,10 @@ def check_update(body, case, name, weight_decay=0.0, maximize=False, dense=False
     work = np.empty((case.threads, case.dim), case.dtype)
     rest = (*numbers, weight_decay, maximize, work, case.threads)
 
-    assert getattr(body, name)(*arrays, ids, values, order, starts, *rest) == -1
+    cut = ids.size // 3  # in two calls, each with a part of the segments
+    for part in (slice(0, cut), slice(cut, ids.size)):
+        begins = starts[part.start : part.stop + 1]
+        assert getattr(body, name)(*arrays, ids[part], values, order, begins, *rest) == -1
 
     rule_numbers = [x if isinstance(x, bool) else real(x) for x in rule_numbers]
     for row, places in groups.items():

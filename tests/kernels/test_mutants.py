@@ -256,6 +256,7 @@ def updates_duplicates_one_by_one(kernel, arguments):
     ids, values, order, starts = arguments[at : at + 4]
     if reference.first_bad_id(ids, arguments[0].shape[0], 1) >= 0:
         return kernel(*arguments)
+    order = order[starts[0] : starts[-1]]
     repeated = np.repeat(ids, np.diff(starts))
     for k in range(order.size):
         one = repeated[k : k + 1], values, order[k : k + 1], np.array([0, 1])

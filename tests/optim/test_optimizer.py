@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 import mmembed as mm
 from mmembed import nn, optim
+from mmembed.optim import SGD, Adagrad, SparseAdam
 from mmembed.storage import Table
 
 
@@ -207,3 +211,152 @@ def test_rowwise_adagrad_follows_its_formula(sparse):
 
     np.testing.assert_allclose(embedding.weight.array, weight, rtol=1e-12)
     np.testing.assert_allclose(rule.state_dict()["state"][0]["sum"].numpy(), total, rtol=1e-12)
+
+
+def trained(parameters, optimizer, steps=1):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum(((p * p).sum() for p in parameters), mm.zeros(())).backward()
+        optimizer.step()
+    return [p.tolist() for p in parameters]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_copy_of_plain_parameters_with_their_optimizer_goes_on_alike(copied, steps):
+    parameters = [mm.tensor([1.0, 2.0], requires_grad=True), nn.Parameter(mm.ones((2, 2)))]
+    optimizer = SGD(parameters, lr=0.1, momentum=0.9, dampening=0.5)
+    trained(parameters, optimizer, steps)
+
+    twins, twin = copied((parameters, optimizer))
+
+    before = [p.tolist() for p in parameters]
+    want = trained(parameters, optimizer, 2)
+    assert [p.tolist() for p in twins] == before
+    assert trained(twins, twin, 2) == want
+
+
+def test_a_cast_of_plain_parameters_keeps_their_state():
+    parameter = nn.Parameter(mm.tensor([1.0, 2.0]))
+    optimizer = SGD([parameter], lr=0.5, momentum=0.5)
+    trained([parameter], optimizer)
+
+    parameter.cast("float64")
+
+    (got,) = trained([parameter], optimizer)
+    assert got == [-0.5, -1.0]  # 1 -> 0 with a buffer of 2, then a gradient of 0
+    assert optimizer.state_dict()["state"][0]["momentum_buffer"].dtype == np.float64
+
+
+def test_a_state_that_a_loaded_dict_lacks_starts_anew():
+    parameter = mm.tensor([1.0, 2.0], requires_grad=True)
+    for optimizer in (SGD([parameter], 0.1, 0.9, 0.5), Adagrad([parameter], 0.1)):
+        with mm.no_grad():
+            parameter.copy_(mm.tensor([1.0, 2.0]))
+        fresh = copy.deepcopy(optimizer.state_dict())
+        (first,) = trained([parameter], optimizer)
+        trained([parameter], optimizer, 3)
+
+        optimizer.load_state_dict(fresh)
+        with mm.no_grad():
+            parameter.copy_(mm.tensor([1.0, 2.0]))
+
+        assert trained([parameter], optimizer) == [first]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state["state"].update({7: {}}),
+            "state of parameter 7, which is in no group",
+        ),
+        (
+            lambda state: state["state"][0].update(exp_avg=mm.zeros(2)),
+            "state 'exp_avg' of parameter 0 is none of Adagrad's",
+        ),
+    ],
+)
+def test_a_state_of_another_optimizer_is_refused(change, message):
+    parameter = mm.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = Adagrad([parameter], 0.1)
+    state = optimizer.state_dict()
+    change(state)
+
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state)
+
+
+def test_dampening_begins_with_the_second_step_with_momentum():
+    parameter = mm.tensor([1.0], requires_grad=True)
+    optimizer = SGD([parameter], lr=0.1)
+    (parameter * 1.0).sum().backward()
+    optimizer.step()
+
+    optimizer.param_groups[0].update(momentum=0.9, dampening=0.5)
+    optimizer.step()
+    first = parameter.item()
+    optimizer.step()
+
+    assert first == pytest.approx(0.8)
+    assert parameter.item() == pytest.approx(0.8 - 0.1 * (0.9 + 0.5))
+
+
+def test_two_parameters_over_one_column_count_a_step_once():
+    table = Table.create(None, 3, 2, init="ones")
+    one, other = (nn.Embedding.from_table(table, sparse=True) for _ in range(2))
+    optimizer = SparseAdam([one.weight, other.weight], lr=0.1)
+
+    (one([0]).sum() + other([1]).sum()).backward()
+    optimizer.step()
+
+    np.testing.assert_allclose(table.column(), [[0.9, 0.9], [0.9, 0.9], [1, 1]], rtol=1e-6)
+    assert optimizer.state_dict()["state"][0]["step"] == 1
+
+
+def test_zeroed_gradients_forget_what_was_infinite_and_move_no_rows():
+    parameter = mm.tensor([1.0, 2.0], requires_grad=True)
+    (parameter * float("inf")).sum().backward()
+    rows = nn.Embedding(3, 1, sparse=True, _weight=mm.ones((3, 1)))
+    optimizer = SparseAdam(rows.parameters(), lr=0.1)
+    rows([0, 1]).sum().backward()
+    optimizer.step()
+
+    SGD([parameter], 0.1).zero_grad(set_to_none=False)
+    optimizer.zero_grad(set_to_none=False)
+    rows([2]).sum().backward()
+    before = rows.weight.detach().numpy()[:2].tolist()
+    optimizer.step()
+
+    assert parameter.grad.tolist() == [0, 0]
+    assert rows.weight.detach().numpy()[:2].tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"), [(Adagrad, "adagrad.sum"), (SparseAdam, "sparse_adam.exp_avg_sq")]
+)
+@pytest.mark.parametrize("wrong", [{"dim": 1}, {"scalar": True}, {"dtype": "float64"}])
+def test_a_state_of_another_width_or_dtype_is_refused_before_anything_changes(
+    tmp_path, optimizer, name, wrong
+):
+    with Table.create(tmp_path / "t", 10, 4, init="ones") as table:
+        table.add_column(f"weight.{name}", **wrong)
+        rows = nn.Embedding.from_table(table, sparse=True)
+        rows([9]).sum().backward()
+
+        with pytest.raises(ValueError, match=f"column 'weight.{name}' of the table is"):
+            optimizer(rows.parameters(), lr=0.1).step()
+
+        assert (table.column() == 1).all()
+
+
+def test_momentum_with_sparse_gradients_over_several_blocks(backend):
+    rows = nn.Embedding(70_000, 2, sparse=True, _weight=mm.zeros((70_000, 2)))
+    optimizer = SGD(rows.parameters(), lr=1.0, momentum=0.5)
+    rows([0, 69_999]).sum().backward()
+
+    optimizer.step()
+    optimizer.step()
+
+    assert np.flatnonzero(rows.weight.array[:, 0]).tolist() == [0, 69_999]
+    assert rows.weight.array[69_999].tolist() == [-2.5, -2.5]

@@ -99,9 +99,40 @@ def test_gradients_of_different_shapes_do_not_add():
         grad_of([1]) + grad_of([1], rows=6)
 
 
-def test_an_array_is_no_factor():
-    with pytest.raises(RuntimeError, match="to_dense"):
-        grad_of([1]) * np.ones(2)
+def test_an_array_scales_each_entry_by_its_part():
+    grad = grad_of([1, 0, 1])
+    for shape in ((), grad.shape, grad.shape[1:], (grad.shape[0], 1), (1, 1)):
+        factor = np.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+
+        for scaled, want in (
+            (grad * factor, grad.to_dense().array * factor),
+            (factor * grad, grad.to_dense().array * factor),
+            (grad / tensor(factor), grad.to_dense().array / factor),
+        ):
+            assert scaled.dtype == grad.dtype
+            assert scaled.plan is grad.plan
+            np.testing.assert_allclose(scaled.to_dense().array, want, rtol=1e-6)
+
+
+def test_an_array_that_does_not_broadcast_is_no_factor():
+    with pytest.raises(RuntimeError, match="does not broadcast to that of the gradient"):
+        grad_of([1]) * np.ones(77)
+
+
+def test_zeroing_forgets_the_entries():
+    grad = grad_of([1, 0, 1])
+    shape = grad.shape
+
+    assert grad.zero_() is grad
+
+    assert (grad._nnz(), grad.shape, grad.is_coalesced()) == (0, shape, True)
+    assert not grad.to_dense().array.any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64"])
+def test_entries_of_other_dtypes_are_refused(dtype):
+    with pytest.raises(TypeError, match="entries must be float32 or float64"):
+        RowGrad(grad_of([1]).plan, np.ones((1, 2), dtype))
 
 
 def test_indices_and_values_are_refused_before_coalesce():

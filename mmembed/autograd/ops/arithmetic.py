@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..recording import OUTPUT, record
+from ..recording import OUTPUT, record, takes_any
 from ..variable import Variable
 from .operands import Operand, back_to, combine, floating, operands, quiet
 
@@ -35,7 +35,7 @@ def sub(input: Operand, other: Operand) -> Tensor:
         "SubBackward0",
         combine(np.subtract, a, b),
         (a, back_to(a), ()),
-        (b, lambda upstream: back_to_b(-upstream), ()),
+        (b, takes_any(lambda upstream: back_to_b(-upstream)), ()),
     )
 
 
@@ -47,8 +47,8 @@ def mul(input: Operand, other: Operand) -> Tensor:
     return record(
         "MulBackward0",
         combine(np.multiply, a, b),
-        (a, lambda upstream, b: back_to_a(upstream * b), (b,)),
-        (b, lambda upstream, a: back_to_b(upstream * a), (a,)),
+        (a, takes_any(lambda upstream, b: back_to_a(upstream * b)), (b,)),
+        (b, takes_any(lambda upstream, a: back_to_b(upstream * a)), (a,)),
     )
 
 
@@ -62,7 +62,7 @@ def div(input: Operand, other: Operand) -> Tensor:
     return record(
         "DivBackward0",
         combine(np.divide, a, b),
-        (a, lambda upstream, b: back_to_a(upstream / b), (b,)),
+        (a, takes_any(lambda upstream, b: back_to_a(upstream / b)), (b,)),
         (b, lambda upstream, a, b: back_to_b(-upstream * (a / b / b)), (a, b)),
     )
 
@@ -80,7 +80,8 @@ def reciprocal(input: Variable) -> Tensor:
 
 def neg(input: Variable) -> Tensor:
     """Return -input."""
-    return record("NegBackward0", -input.array, (input, lambda upstream: -upstream, ()))
+    rule = takes_any(lambda upstream: -upstream)
+    return record("NegBackward0", -input.array, (input, rule, ()))
 
 
 @quiet
@@ -101,14 +102,23 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
     return record(
         name,
         combine(operator.pow, a, b),
-        (a, lambda upstream, a, b: back_to_a(upstream * _slope_in_base(a, b)), (a, b)),
-        (b, lambda upstream, *saved: back_to_b(upstream * _slope_in_exponent(*saved)), saved_for_b),
+        (a, lambda upstream, a, b: back_to_a(_times(upstream, _slope_in_base(a, b))), (a, b)),
+        (
+            b,
+            lambda upstream, *saved: back_to_b(_times(upstream, _slope_in_exponent(*saved))),
+            saved_for_b,
+        ),
     )
+
+
+def _times(upstream: Any, slope: Any) -> Any:
+    """Return the product; where the slope is 0, it is 0 whatever the upstream gradient."""
+    return np.where(slope == 0, slope, upstream * slope)
 
 
 def _slope_in_base(base: Any, exponent: Any) -> Any:
     if np.ndim(exponent) == 0:
-        return exponent * base ** (exponent - 1) if exponent != 0 else base * 0
+        return exponent * base ** (exponent - 1) if exponent != 0 else np.zeros_like(base)
     slope = exponent * base ** (exponent - 1)
     return np.where(exponent == 0, slope.dtype.type(0), slope)
 

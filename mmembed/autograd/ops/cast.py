@@ -5,12 +5,12 @@ Must not know arithmetic; operands are cast here before any arithmetic starts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..dtypes import DType, checked
-from ..recording import record
+from ..recording import record, takes_any
 from ..variable import Variable
 
 if TYPE_CHECKING:
@@ -33,4 +33,9 @@ def cast(input: Variable, dtype: DType) -> Tensor:
 def clone(input: Variable) -> Tensor:
     """Return a copy of `input` with its own memory and version counter; gradients pass through."""
     array = input.array.copy(order="K")
-    return record("CloneBackward0", array, (input, lambda upstream: upstream, ()))
+    return record("CloneBackward0", array, (input, _itself, ()))
+
+
+@takes_any
+def _itself(upstream: Any) -> Any:
+    return upstream

@@ -24,7 +24,7 @@ def softmax(input: Variable, dim: int) -> Tensor:
     """Return exp(input), scaled to sum to 1 along `dim`."""
     x = floating(input)
     axis = _axis(x, dim)
-    value = np.exp(_shifted(x.array, axis))
+    value = np.exp(_shifted(np.asarray(x.array, order="C"), axis))
     value = value / np.sum(value, axis=axis, keepdims=True)
 
     def rule(upstream: Any, output: Array) -> Any:
@@ -39,7 +39,7 @@ def log_softmax(input: Variable, dim: int) -> Tensor:
     """Return log(softmax(input, dim)), accurate where softmax would round to 0."""
     x = floating(input)
     axis = _axis(x, dim)
-    shifted = _shifted(x.array, axis)
+    shifted = _shifted(np.asarray(x.array, order="C"), axis)
     value = shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
 
     def rule(upstream: Any, output: Array) -> Any:

@@ -61,8 +61,8 @@ def _whole(input: Variable, find: Callable[[Array], Any], name: str) -> Tensor:
         )
 
     def rule(upstream: Any, x: Array, output: Array) -> Any:
-        hit = x == output
-        return hit * (upstream / np.sum(hit, dtype=x.dtype))
+        hit = (x == output) | np.isnan(x)  # an extreme that is NaN comes from every NaN
+        return np.where(hit, upstream / np.sum(hit), 0).astype(x.dtype)
 
     return record(name, find(input.array), (input, rule, (input, OUTPUT)))
 

@@ -170,7 +170,7 @@ def _name(items: tuple[Item, ...]) -> str:
 
 def _take(input: Variable, items: tuple[Item, ...]) -> Tensor:
     try:
-        array = input.array[tuple(data(item) for item in items)]
+        array = np.asarray(input.array[tuple(data(item) for item in items)], order="C")
     except IndexError as error:
         raise translated(error) from None
     shape = input.shape

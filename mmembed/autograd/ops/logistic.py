@@ -17,6 +17,7 @@ from ..recording import record
 from ..tape import is_grad_enabled
 from ..variable import Variable
 from .operands import Operand, constant, floating, quiet
+from .reduce import quotient, wide_dtype
 from .reduction import Reduction, check_reduction
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ def binary_cross_entropy_with_logits(
         losses = np.empty_like(x)
         _run(x, factors, losses, slopes)
         return record(name, losses, (logits, lambda upstream, slopes: slopes * upstream, (slopes,)))
-    count = x.dtype.type(x.size if reduction == "mean" else 1)
-    total = x.dtype.type(_run(x, factors, None, slopes))
+    count = x.size if reduction == "mean" else 1
+    total = wide_dtype(x.dtype).type(_run(x, factors, None, slopes))
 
     def rule(upstream: Any, slopes: Array) -> Any:
-        return slopes * (upstream / count)
+        return slopes * quotient(upstream, count)
 
-    return record(name, total / count, (logits, rule, (slopes,)))
+    return record(name, (total / count).astype(x.dtype), (logits, rule, (slopes,)))
 
 
 def _factors(shape: tuple[int, ...], target: Any, weight: Any, pos_weight: Any) -> list[Any]:
@@ -168,7 +169,7 @@ def _block(
         np.multiply(loss, weight, out=loss)
     if slope is not None:
         _set_slope(slope, e, u, h, p, None if pos_weight is None else k, weight)
-    return float(np.sum(loss))
+    return float(np.sum(loss, dtype=wide_dtype(loss.dtype)))
 
 
 def _set_slope(

@@ -28,18 +28,24 @@ def mse_loss(input: Operand, target: Operand, reduction: Reduction = "mean") -> 
     a, b = (floating(x) for x in operands(input, target))
     difference = combine(np.subtract, a, b)
     losses = difference * difference
-    count = losses.dtype.type(losses.size if reduction == "mean" else 1)
+    count = losses.size if reduction == "mean" else 1
     back_to_a, back_to_b = back_to(a), back_to(b)
 
     def slope(upstream: Any, a: Any, b: Any) -> Any:
-        return (a - b) * (2 * upstream / count)
+        return (a - b) * reduce.quotient(2 * upstream, count)
 
     return record(
         "MseLossBackward0",
-        losses if reduction == "none" else np.sum(losses) / count,
+        losses
+        if reduction == "none"
+        else reduce.quotient(_all(losses), count).astype(losses.dtype),
         (a, lambda upstream, a, b: back_to_a(slope(upstream, a, b)), (a, b)),
         (b, lambda upstream, a, b: back_to_b(slope(upstream, b, a)), (a, b)),
     )
+
+
+def _all(losses: Array) -> Any:
+    return reduce.total(losses, tuple(range(losses.ndim)), wide=True)
 
 
 @quiet
@@ -72,19 +78,19 @@ def nll_loss(
     axis = _class_axis(x.array)
     picked = np.take_along_axis(x.array, np.expand_dims(classes, axis), axis).reshape(classes.shape)
     losses = np.where(factors == 0, x.dtype.type(0), -picked * factors)
-    count = np.sum(factors) if reduction == "mean" else x.dtype.type(1)
+    count = _all(factors) if reduction == "mean" else 1
     shape = x.shape
 
     def rule(upstream: Any, target: Array, factors: Array) -> Array:
         gradient = np.zeros(shape, upstream.dtype)
-        slopes = np.expand_dims(-factors * (upstream / count), axis)
+        slopes = np.expand_dims(-factors * reduce.quotient(upstream, count), axis)
         at = np.where(target == ignore_index, 0, target)
         np.put_along_axis(gradient, np.expand_dims(at, axis), slopes, axis)
         return gradient
 
     return record(
         "NllLossBackward0",
-        losses if reduction == "none" else np.sum(losses) / count,
+        losses if reduction == "none" else (_all(losses) / count).astype(losses.dtype),
         (x, rule, (target, factors)),
     )
 
@@ -189,12 +195,22 @@ def _spread_loss(
     """Return the loss for a target of 1 in every class; ignored targets count for nothing."""
     x = log_probabilities.array
     _, factors = _targets(x, target, weight, ignore_index)
-    counted = np.asarray(np.asarray(data(target)) != ignore_index, x.dtype)
-    losses = arithmetic.mul(_weighted_sum(log_probabilities, weight), counted)
+    counted = np.asarray(data(target)) != ignore_index
+    losses = _where(counted, _weighted_sum(log_probabilities, weight))
     if reduction == "none":
         return losses
     total = reduce.sum(losses)
     return arithmetic.div(total, np.sum(factors)) if reduction == "mean" else total
+
+
+def _where(wanted: Array, values: Variable) -> Tensor:
+    """Return values, and 0 where they are not wanted."""
+    zero = values.dtype.type(0)
+    return record(
+        "WhereBackward0",
+        np.where(wanted, values.array, zero),
+        (values, lambda upstream: np.where(wanted, upstream, zero), ()),
+    )
 
 
 def _against_probabilities(

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..dtypes import BOOL, FLOAT, INTEGER, Array, rank
-from ..variable import Variable
+from ..recording import takes_any
+from ..variable import Variable, as_array
 from .cast import cast
 
 Operand: TypeAlias = "Variable | Array | np.generic | float"
@@ -131,12 +132,13 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
     """
     if tuple(gradient.shape) == shape:
         return gradient
+    gradient = as_array(gradient)
     extra = gradient.ndim - len(shape)
     repeated = [dim + extra for dim, size in enumerate(shape) if size == 1]
     return gradient.sum(axis=(*range(extra), *repeated)).reshape(shape)
 
 
 def back_to(value: Operand) -> Callable[[Any], Any]:
-    """Return the function that sums a gradient back to the shape of `value`."""
+    """Return the rule that sums a gradient back to the shape of `value`."""
     shape = np.shape(data(value))
-    return lambda gradient: unbroadcast(gradient, shape)
+    return takes_any(lambda gradient: unbroadcast(gradient, shape))

@@ -71,7 +71,12 @@ def relu(input: Variable) -> Tensor:
     return record(
         "ReluBackward0",
         np.maximum(input.array, input.dtype.type(0)),
-        (input, lambda upstream, output: upstream * (output > 0), (OUTPUT,)),
+        (
+            input,
+            # Where it is flat, the gradient is 0 even if what arrives is infinite.
+            lambda upstream, output: np.where(output > 0, upstream, upstream.dtype.type(0)),
+            (OUTPUT,),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..dtypes import Array
+from ..dtypes import FLOAT, Array
 from ..recording import OUTPUT, record
 from ..variable import Variable
 from .operands import floating, quiet
@@ -50,6 +50,25 @@ def spread(reduced: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array
     return np.broadcast_to(reduced.reshape(kept), shape)
 
 
+def wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which sums and counts of a dtype neither overflow nor lose much."""
+    return FLOAT if dtype == np.float16 else dtype
+
+
+def total(x: Array, dims: tuple[int, ...], keepdim: bool = False, *, wide: bool = False) -> Any:
+    """Return the sum over `dims`, row-major, taken in a wide dtype and left in it if `wide`."""
+    if x.dtype.kind != "f":
+        return np.asarray(np.sum(x, axis=dims, keepdims=keepdim), order="C")
+    found = np.sum(x, axis=dims, keepdims=keepdim, dtype=wide_dtype(x.dtype))
+    return np.asarray(found if wide else found.astype(x.dtype), order="C")
+
+
+def quotient(upstream: Any, count: float) -> Any:
+    """Return upstream / count in upstream's dtype, though the count may not fit it."""
+    dtype = upstream.dtype
+    return (upstream.astype(wide_dtype(dtype), copy=False) / count).astype(dtype, copy=False)
+
+
 @quiet
 def sum(input: Variable, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None) -> Tensor:
     """Return the sum of all elements, or along `dim` (also called `axis`)."""
@@ -57,7 +76,7 @@ def sum(input: Variable, dim: Dims = None, keepdim: bool = False, *, axis: Dims 
     dims = dims_of(axis if dim is None else dim, input.ndim)
     return record(
         "SumBackward0" if len(dims) == len(shape) else "SumBackward1",
-        np.sum(input.array, axis=dims, keepdims=keepdim),
+        total(input.array, dims, keepdim),
         (input, lambda upstream: spread(upstream, shape, dims), ()),
     )
 
@@ -71,8 +90,8 @@ def mean(input: Variable, dim: Dims = None, keepdim: bool = False, *, axis: Dims
     count = math.prod(shape[d] for d in dims)
     return record(
         "MeanBackward0" if len(dims) == len(shape) else "MeanBackward1",
-        np.sum(x.array, axis=dims, keepdims=keepdim) / count,
-        (x, lambda upstream: spread(upstream / count, shape, dims), ()),
+        (total(x.array, dims, keepdim, wide=True) / count).astype(x.dtype),
+        (x, lambda upstream: spread(quotient(upstream, count), shape, dims), ()),
     )
 
 
@@ -139,6 +158,8 @@ def norm(input: Variable, p: float | str = 2, dim: Dims = None, keepdim: bool = 
 
 
 def _norm(x: Array, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
+    if x.dtype == np.float16:
+        return _norm(x.astype(FLOAT), p, dims, keepdim).astype(x.dtype)
     if p == 2:
         return np.sqrt(np.sum(x * x, axis=dims, keepdims=keepdim))
     if p == 0:

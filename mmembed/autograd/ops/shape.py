@@ -201,7 +201,8 @@ def _join(name: str, parts: Sequence[Variable], dim: int) -> Tensor:
         start, stop = stop, stop + part.shape[dim]
         index = (slice(None),) * dim + (slice(start, stop),)
         edges.append((part, lambda upstream, index=index: upstream[index], ()))
-    return record(name, np.concatenate([part.array for part in parts], axis=dim), *edges)
+    joined = np.concatenate([part.array for part in parts], axis=dim)
+    return record(name, np.asarray(joined, order="C"), *edges)
 
 
 def stack(tensors: Sequence[Variable], dim: int = 0) -> Tensor:
@@ -220,4 +221,5 @@ def stack(tensors: Sequence[Variable], dim: int = 0) -> Tensor:
         (part, lambda upstream, index=index: upstream[(slice(None),) * dim + (index,)], ())
         for index, part in enumerate(parts)
     ]
-    return record("StackBackward0", np.stack([part.array for part in parts], axis=dim), *edges)
+    stacked = np.stack([part.array for part in parts], axis=dim)
+    return record("StackBackward0", np.asarray(stacked, order="C"), *edges)

@@ -1,0 +1,37 @@
+"""Operations on tables of rows, and the losses and activations of the tape under torch's names.
+
+Must not know whether a table is a file, nor modules or optimizers.
+"""
+
+from ..autograd.ops import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    log_softmax,
+    logsigmoid,
+    mse_loss,
+    nll_loss,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+)
+from .bags import embedding_bag
+from .embedding import checked_padding, embedding
+from .lookup import row_index
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "checked_padding",
+    "cross_entropy",
+    "embedding",
+    "embedding_bag",
+    "log_softmax",
+    "logsigmoid",
+    "mse_loss",
+    "nll_loss",
+    "relu",
+    "row_index",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]

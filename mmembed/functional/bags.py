@@ -1,0 +1,324 @@
+"""`embedding_bag`: sums, means and maxima of rows by bags of ids, without the rows in between.
+
+Must not know whether a table is a file, nor modules or optimizers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import kernels
+from ..autograd import Tensor, record
+from ..autograd.dtypes import TORCH_NAMES
+from ..ids import as_ids
+from ..rows import RowGrad, RowPlan
+from .lookup import (
+    FloatArray,
+    IdArray,
+    check_ids,
+    gradient_of_rows,
+    ids_of,
+    raise_for,
+    renorm,
+    row_index,
+)
+
+RowArray = npt.NDArray[np.int64]
+
+MODES = ("sum", "mean", "max")
+
+
+@dataclass(frozen=True)
+class _Bags:
+    """A batch cut into bags.
+
+    Attributes
+    ----------
+    plan : of the ids, (n,).
+    starts : (bags + 1,); bag b is ids[starts[b]:starts[b + 1]], and every id is in a bag.
+    passed : the id that counts in no bag, or -1.
+    """
+
+    plan: RowPlan
+    starts: RowArray
+    passed: int
+
+    def of_each(self) -> RowArray:
+        """Return which bag each id is in, (n,)."""
+        return np.repeat(np.arange(self.starts.size - 1), np.diff(self.starts))
+
+    def sizes(self) -> RowArray:
+        """Return how many ids count in each bag, (bags,)."""
+        counted = np.concatenate([[0], np.cumsum(self.plan.ids != self.passed)])
+        return np.diff(counted[self.starts])
+
+
+def embedding_bag(
+    input: Tensor | npt.ArrayLike,
+    weight: Tensor,
+    offsets: Tensor | npt.ArrayLike | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | npt.ArrayLike | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+    *,
+    include_padding: bool = False,
+) -> Tensor:
+    """Look up rows of `weight` and reduce them by bags.
+
+    Parameters
+    ----------
+    input : integer ids. (bags, n): each row is a bag. (n,): cut into bags by `offsets`.
+    weight : (rows, dim) floating table; may be larger than memory.
+    offsets : (bags,) where each bag begins in a 1-D input; the first is 0. With
+        `include_last_offset` (bags + 1,), the last being the length of input.
+    max_norm, norm_type : first scale rows whose norm is larger down to it, in place.
+    scale_grad_by_freq : divide gradients by how often their id occurs in `input`; not for "max".
+    mode : "sum", "mean" or "max"; an empty bag gives zeros.
+    sparse : the gradient of `weight` is a `RowGrad`; not for "max".
+    per_sample_weights : like `input`; rows are multiplied by it. Only for "sum".
+    padding_idx : rows with this id do not count, and get no gradient.
+    include_padding : they do count; they get no gradient all the same.
+
+    Returns
+    -------
+    Tensor of shape (bags, dim) and weight's dtype.
+
+    Raises
+    ------
+    IndexError           an id is outside 0..rows-1; nothing has been renormed then.
+    TypeError            ids or offsets are not integers.
+    ValueError           shapes, mode or offsets do not fit: offsets that descend, or that with
+                         `include_last_offset` do not end at the end of input.
+    NotImplementedError  per_sample_weights with a mode other than "sum".
+    RuntimeError         the first offset is not 0, or the last is beyond input; padding_idx is no
+                         row; dtypes do not fit.
+    ReadOnlyTableError   max_norm is given and the table cannot be written.
+
+    Source: torch.nn.functional.embedding_bag. Differs: see docs/differences-from-torch.md.
+    """
+    input, weight = _in_order(input, weight)
+    factors = _factors(per_sample_weights, weight)
+    ids = ids_of(input, "embedding_bag", weight, factors)
+    _check(ids, weight, offsets, mode, scale_grad_by_freq, sparse, factors)
+    rows, dim = weight.shape
+    padding = None if padding_idx is None else _padding(padding_idx, rows)
+    passed = -1 if padding is None or include_padding else padding
+    bags = _Bags(RowPlan(ids, rows), _starts(ids, offsets, include_last_offset), passed)
+    if max_norm is not None:
+        check_ids(ids, rows)
+        renorm(weight, bags.plan, max_norm, norm_type)
+    given = input if isinstance(input, Tensor) else None
+    if mode == "max":
+        out, where = _largest(weight.array, bags, ids)
+
+        def of_max(
+            upstream: Any, bags: _Bags, where: RowArray, _input: Any
+        ) -> FloatArray | RowGrad:
+            entries = np.zeros((bags.plan.ids.size, dim), weight.dtype)
+            bag, column = np.nonzero(where >= 0)
+            entries[where[bag, column], column] = upstream[bag, column]
+            return gradient_of_rows(entries, bags.plan, padding, sparse)
+
+        return record("EmbeddingBagBackward0", out, (weight, of_max, (bags, where, given)))
+
+    out = _reduced(weight.array, bags, ids, factors, mode == "mean")
+
+    def of_weight(upstream: Any, bags: _Bags, factors: Any, _input: Any) -> FloatArray | RowGrad:
+        entries = _spread(upstream, bags)
+        if factors is not None:
+            entries *= factors.reshape(-1, 1)
+        if scale_grad_by_freq:
+            entries *= (1.0 / bags.plan.counts()).astype(entries.dtype)[:, None]
+        if mode == "mean":
+            entries /= np.maximum(bags.sizes(), 1)[bags.of_each(), None].astype(entries.dtype)
+        return gradient_of_rows(entries, bags.plan, padding, sparse)
+
+    def of_factors(upstream: Any, bags: _Bags, table: FloatArray, _input: Any) -> FloatArray:
+        found = np.empty((bags.plan.ids.size, dim), table.dtype)
+        kernels.gather(*_acceptable(table, bags)[:2], found)
+        products = np.einsum("nd,nd->n", found, _spread(upstream, bags))
+        return np.where(bags.plan.ids == passed, 0, products).reshape(ids.shape)
+
+    return record(
+        "EmbeddingBagBackward0",
+        out,
+        (weight, of_weight, (bags, factors, given)),
+        (factors, of_factors, (bags, weight, given)),
+    )
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def _in_order(input: Any, weight: Any) -> tuple[Any, Tensor]:
+    """Return (input, weight), which torch takes in the other order too, with its warning."""
+    if isinstance(input, Tensor) and input.dtype.kind == "f" and weight.dtype == np.int64:
+        warnings.warn(
+            "Argument order of nn.functional.embedding_bag was changed. Usage "
+            "`embedding_bag(weight, input, ...)` is deprecated, and should now be "
+            "`embedding_bag(input, weight, ...)`.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return weight, input
+    return input, weight
+
+
+def _factors(given: Any, weight: Tensor) -> Tensor | None:
+    if given is None or isinstance(given, Tensor):
+        return given
+    return Tensor(np.asarray(given, weight.dtype))
+
+
+def _check(
+    ids: IdArray,
+    weight: Tensor,
+    offsets: Any,
+    mode: str,
+    scale_grad_by_freq: bool,
+    sparse: bool,
+    factors: Tensor | None,
+) -> None:
+    """Raise torch's errors, in torch's order."""
+    if factors is not None and factors.shape != ids.shape:
+        raise ValueError(
+            f"embedding_bag: If per_sample_weights (torch.Size({list(factors.shape)})) is not "
+            f"None, then it must have the same shape as the input (torch.Size({list(ids.shape)}))"
+        )
+    if weight.ndim != 2:
+        raise ValueError(f"weight has to be a 2D Tensor, but got Tensor of dimension {weight.ndim}")
+    if ids.ndim == 2 and offsets is not None:
+        raise ValueError(
+            "if input is 2D, then offsets has to be None, as input is treated is a mini-batch of "
+            f"fixed length sequences. However, found offsets of type {type(offsets)}"
+        )
+    if ids.ndim == 1 and offsets is None:
+        raise ValueError("offsets has to be a 1D Tensor but got None")
+    if ids.ndim not in (1, 2):
+        raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {ids.ndim}")
+    if mode not in MODES:
+        raise ValueError(f"mode has to be one of sum, mean or max: got {mode!r}")
+    if mode == "max" and scale_grad_by_freq:
+        raise ValueError("max mode does not support scaling the gradient by the frequency")
+    if mode == "max" and sparse:
+        raise ValueError("max mode does not support sparse weights")
+    if factors is not None and mode != "sum":
+        raise NotImplementedError(
+            "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported "
+            f"for mode='sum' (got mode='{mode}'). Please open a feature request on GitHub."
+        )
+    if weight.dtype not in (np.float32, np.float64):
+        raise RuntimeError(
+            "Expected tensor for argument #1 'weight' to have one of the following scalar types: "
+            f"Half, BFloat16, Float, Double; but got {TORCH_NAMES[weight.dtype].tensor} instead "
+            "(while checking arguments for embedding_bag)"
+        )
+    if factors is not None and factors.dtype != weight.dtype:
+        types = (TORCH_NAMES[tensor.dtype].tensor for tensor in (weight, factors))
+        raise RuntimeError(
+            "Expected tensor for argument #1 'weight' to have the same type as tensor for argument "
+            "#1 'per_sample_weights'; but type {} does not equal {} (while checking arguments for "
+            "embedding_bag)".format(*types)
+        )
+
+
+def _padding(padding_idx: int, rows: int) -> int:
+    row = row_index(padding_idx, rows)
+    if row is None:
+        raise RuntimeError(
+            "padding_idx must be within the number of embeddings, "
+            f"{-rows} through {rows - 1}, but got {padding_idx}"
+        )
+    return row
+
+
+def _starts(ids: IdArray, offsets: Any, include_last_offset: bool) -> RowArray:
+    """Return where each bag begins, and at last the number of ids."""
+    if ids.ndim == 2:
+        bags, width = ids.shape
+        starts: RowArray = np.arange(bags + 1, dtype=np.int64) * width
+        return starts
+    given = as_ids(offsets.array if isinstance(offsets, Tensor) else offsets, "embedding_bag")
+    if given.ndim != 1:
+        raise ValueError(f"offsets has to be a 1D Tensor, got shape {given.shape}")
+    if include_last_offset and given.size == 0:
+        raise RuntimeError("include_last_offset: number of offset should be at least 1")
+    if given.size and given[0] != 0:
+        raise RuntimeError(
+            "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from "
+            f"position 0. However, got {given[0]}"
+        )
+    if given.size and given[-1] > ids.size:
+        raise RuntimeError(
+            f"offsets[-1] can not be greater than input's length {ids.size} but got offsets[-1] of "
+            f"{given[-1]}"
+        )
+    starts = given.astype(np.int64) if include_last_offset else np.append(given, ids.size)
+    falls = np.flatnonzero(starts[1:] < starts[:-1])
+    if falls.size:
+        at = int(falls[0])
+        raise ValueError(
+            f"offsets must not descend: offsets[{at}] is {starts[at]} and offsets[{at + 1}] is "
+            f"{starts[at + 1]}"
+        )
+    if include_last_offset and starts[-1] != ids.size:
+        raise ValueError(
+            f"offsets do not cover the input: the last is {starts[-1]} and there are {ids.size} ids"
+        )
+    if given.size == 0 and ids.size > 0:
+        raise ValueError(f"offsets are empty, so the {ids.size} ids of the input are in no bag")
+    return starts.astype(np.int64, copy=False)
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+
+def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, int]:
+    """Return (table, ids, id passed over) as kernels take them: of an odd layout, the rows met."""
+    plan = bags.plan
+    if kernels.accepts(table):
+        return table, plan.ids, bags.passed
+    check_ids(plan.ids, plan.rows)
+    ids = np.empty(plan.ids.size, np.int64)
+    ids[plan.order] = np.repeat(np.arange(plan.unique.size), np.diff(plan.starts))
+    passed = np.flatnonzero(plan.unique == bags.passed)
+    return np.ascontiguousarray(table[plan.unique]), ids, int(passed[0]) if passed.size else -1
+
+
+def _reduced(
+    table: FloatArray, bags: _Bags, ids: IdArray, factors: Tensor | None, mean: bool
+) -> FloatArray:
+    rows, local, passed = _acceptable(table, bags)
+    out = np.empty((bags.starts.size - 1, table.shape[1]), table.dtype)
+    weights = np.empty(0, table.dtype)
+    if factors is not None:
+        weights = np.ascontiguousarray(factors.array).reshape(-1)
+    bad = kernels.gather_bags(rows, local, bags.starts, weights, passed, mean, out)
+    raise_for(bad, ids, bags.plan.rows)
+    return out
+
+
+def _largest(table: FloatArray, bags: _Bags, ids: IdArray) -> tuple[FloatArray, RowArray]:
+    rows, local, passed = _acceptable(table, bags)
+    shape = bags.starts.size - 1, table.shape[1]
+    out, where = np.empty(shape, table.dtype), np.empty(shape, np.int64)
+    bad = kernels.gather_bags_max(rows, local, bags.starts, passed, out, where)
+    raise_for(bad, ids, bags.plan.rows)
+    return out, where
+
+
+def _spread(upstream: FloatArray, bags: _Bags) -> FloatArray:
+    """Return the gradient of each id's bag, (n, dim), in memory of its own."""
+    entries = np.empty((bags.plan.ids.size, upstream.shape[1]), upstream.dtype)
+    kernels.gather(np.require(upstream, requirements=["C", "A"]), bags.of_each(), entries)
+    return entries

@@ -1,0 +1,118 @@
+"""`embedding`: rows by id.
+
+Must not know whether a table is a file, nor modules or optimizers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import kernels
+from ..autograd import Tensor, is_grad_enabled, record
+from ..rows import RowGrad, RowPlan
+from .lookup import (
+    FloatArray,
+    IdArray,
+    check_ids,
+    check_trainable,
+    gradient_of_rows,
+    ids_of,
+    raise_for,
+    renorm,
+    row_index,
+)
+
+
+def embedding(
+    input: Tensor | npt.ArrayLike,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Look up rows of `weight` by id.
+
+    Parameters
+    ----------
+    input : integer ids, any shape: a tensor, an array or a list.
+    weight : (rows, dim) floating table; may be larger than memory.
+    padding_idx : this row gets no gradient; a negative one counts from the end.
+    max_norm : first scale every looked-up row whose norm is larger down to this norm, in place.
+    norm_type : the p of that norm.
+    scale_grad_by_freq : divide gradients by how often their id occurs in `input`.
+    sparse : the gradient of `weight` is a `RowGrad` instead of an array of the table's size.
+
+    Returns
+    -------
+    Tensor of shape (*input.shape, dim) and weight's dtype; a fresh copy, never a view.
+
+    Raises
+    ------
+    IndexError          an id is outside 0..rows-1; names the first one and where it stands. No row
+                        has been renormed then.
+    TypeError           ids are not integers; max_norm or norm_type is not a number; the table is
+                        neither float32 nor float64, and would be renormed or trained.
+    AssertionError      padding_idx is outside -rows..rows-1.
+    RuntimeError        weight is not 2-D.
+    ReadOnlyTableError  max_norm is given and the table cannot be written.
+
+    Source: torch.nn.functional.embedding. Differs: see docs/differences-from-torch.md.
+    """
+    if weight.ndim != 2:
+        raise RuntimeError(f"'weight' must be 2-D, got shape {weight.shape}")
+    rows, dim = weight.shape
+    padding = None if padding_idx is None else checked_padding(padding_idx, rows)
+    if weight.requires_grad and is_grad_enabled():
+        check_trainable(weight)
+    ids = ids_of(input, "embedding", weight)
+    plan = RowPlan(ids, rows)
+    if max_norm is not None:
+        check_ids(ids, rows)
+        renorm(weight, plan, max_norm, norm_type)
+    out = np.empty((plan.ids.size, dim), weight.dtype)
+    raise_for(_gather(weight.array, plan.ids, out), ids, rows)
+
+    def gradient(upstream: Any, plan: RowPlan, _input: Any) -> RowGrad | FloatArray:
+        entries = np.require(upstream, requirements=["C", "A"]).reshape(plan.ids.size, dim)
+        if scale_grad_by_freq:
+            entries = entries * (1.0 / plan.counts()).astype(entries.dtype)[:, None]
+        return gradient_of_rows(entries, plan, padding, sparse)
+
+    return record(
+        "EmbeddingBackward0",
+        out.reshape(*ids.shape, dim),
+        (weight, gradient, (plan, input if isinstance(input, Tensor) else None)),
+    )
+
+
+def checked_padding(padding_idx: int, rows: int) -> int:
+    """Return the id of the padding row.
+
+    Raises
+    ------
+    TypeError       padding_idx is not an integer.
+    AssertionError  it is outside -rows..rows-1 (torch's exception and text); 0 always passes.
+    """
+    if padding_idx == 0:
+        return 0
+    row = row_index(padding_idx, rows)
+    if row is None:
+        raise AssertionError(
+            "Padding_idx must be within num_embeddings: "
+            f"got {padding_idx}, valid: {-rows}..{rows - 1}"
+        )
+    return row
+
+
+def _gather(table: npt.NDArray[Any], ids: IdArray, out: npt.NDArray[Any]) -> int:
+    if kernels.accepts(table):
+        return kernels.gather(table, ids, out)
+    bad = kernels.first_bad_id(ids, len(table))
+    if bad < 0:
+        np.take(table, ids, axis=0, out=out)
+    return bad

@@ -1,0 +1,113 @@
+"""What every lookup shares: the ids of a batch, renorm before it, the gradient of rows after it.
+
+Must not know how looked-up rows are combined.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import kernels
+from ..autograd import Tensor, is_grad_enabled
+from ..ids import as_ids, bad_id_message
+from ..rows import RowGrad, RowPlan
+
+FloatArray = npt.NDArray[np.floating[Any]]
+IdArray = npt.NDArray[np.signedinteger[Any]]
+
+
+def ids_of(input: Tensor | npt.ArrayLike, function: str, *others: Tensor | None) -> IdArray:
+    """Return the ids as an array that nobody changes until backward has read it, if it will.
+
+    `others` : the further inputs of the function, which may require gradients.
+    """
+    ids = as_ids(input.array if isinstance(input, Tensor) else input, function)
+    recorded = is_grad_enabled() and any(o is not None and o.requires_grad for o in others)
+    return ids.copy() if recorded else ids
+
+
+def row_index(index: int, rows: int) -> int | None:
+    """Return a row's id, counting a negative one from the end; None if there is no such row.
+
+    Raises
+    ------
+    TypeError  index is not an integer.
+    """
+    row = operator.index(index)
+    return row % rows if -rows <= row < rows else None
+
+
+def check_ids(ids: IdArray, rows: int) -> None:
+    """Raise IndexError (torch's text first) if an id is outside the table."""
+    raise_for(kernels.first_bad_id(np.ascontiguousarray(ids).reshape(-1), rows), ids, rows)
+
+
+def raise_for(bad: int, ids: IdArray, rows: int) -> None:
+    """Raise IndexError if a kernel found a bad id."""
+    if bad >= 0:
+        raise IndexError(f"index out of range in self: {bad_id_message(ids, bad, rows)}")
+
+
+def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None:
+    """Scale the rows of a plan down to max_norm, in place.
+
+    Only rows that change are written, and one change is counted, even if none does.
+
+    Raises
+    ------
+    TypeError           max_norm or norm_type is not a number (torch's text), or the table's dtype
+                        is neither float32 nor float64.
+    ReadOnlyTableError  the table cannot be written.
+    """
+    check_trainable(weight)
+    most, p = _number(max_norm, "max_norm", 3), _number(norm_type, "norm_type", 4)
+    table, unique = weight.array, plan.unique
+    copied = None if kernels.accepts(table) else np.ascontiguousarray(table[unique])
+    rows, ids = (table, unique) if copied is None else (copied, np.arange(unique.size))
+    norms = np.empty(unique.size)
+    kernels.row_norms(rows, ids, p, norms)
+    over = norms > most
+    with weight.writing(unique[over]) as writable:
+        kernels.renorm(writable if copied is None else copied, ids[over], most, p)
+        if copied is not None:
+            writable[unique[over]] = copied[over]
+
+
+def check_trainable(weight: Tensor) -> None:
+    """Raise TypeError unless rows of this dtype can be renormed and get gradients."""
+    if weight.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"a table of {weight.dtype} can be looked up, but not renormed or trained: that takes "
+            "float32 or float64"
+        )
+
+
+def _number(value: Any, name: str, position: int) -> float:
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return float(value.item())
+    if not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"embedding_renorm_(): argument '{name}' (position {position}) must be float, "
+            f"not {type(value).__name__}"
+        )
+    return float(value)
+
+
+def gradient_of_rows(
+    entries: FloatArray, plan: RowPlan, padding: int | None, sparse: bool
+) -> RowGrad | FloatArray:
+    """Return the gradient of a table from one entry per id; the padding row gets none."""
+    if sparse:
+        if padding is not None and not (kept := plan.ids != padding).all():
+            return RowGrad(RowPlan(plan.ids[kept], plan.rows), entries[kept])
+        return RowGrad(plan, entries)
+    dense = np.zeros((plan.rows, entries.shape[1]), entries.dtype)
+    kernels.scatter_add(entries, plan.order, plan.starts, plan.unique, dense)
+    if padding is not None and plan.rows:
+        dense[padding] = 0
+    return dense

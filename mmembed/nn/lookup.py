@@ -1,0 +1,151 @@
+"""`Lookup`: what `Embedding` and `EmbeddingBag` share: a table of rows, made, opened or aliased.
+
+Must not know how rows are looked up, nor kernels or optimizers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..autograd import Tensor
+from ..autograd.random import next_seed
+from ..parameter import Parameter, TableParameter
+from ..storage import Table
+from .module import Module
+
+
+class Rows(NamedTuple):
+    """Where a module's rows come from; see `Embedding`."""
+
+    weight: Tensor | npt.NDArray[Any] | None
+    freeze: bool
+    device: str | None
+    dtype: npt.DTypeLike | None
+    path: str | os.PathLike[str] | None
+    init: str
+    durability: str
+
+
+class Lookup(Module):
+    """Base of the modules over a table; a subclass defines `forward`.
+
+    Parameters
+    ----------
+    padding_idx : id of the padding row, 0..num_embeddings-1, or None.
+    rows : where the table comes from.
+    The others are those of `Embedding`.
+    """
+
+    weight: Parameter
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None,
+        max_norm: float | None,
+        norm_type: float,
+        scale_grad_by_freq: bool,
+        sparse: bool,
+        rows: Rows,
+    ) -> None:
+        super().__init__()
+        if rows.device not in (None, "cpu"):
+            raise ValueError(f"device must be 'cpu', got {rows.device!r}")
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = padding_idx
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
+        self.weight = self._parameter(rows)
+
+    def _parameter(self, rows: Rows) -> TableParameter:
+        shape = self.num_embeddings, self.embedding_dim
+        weight, freeze, path, dtype, init = (
+            rows.weight,
+            rows.freeze,
+            rows.path,
+            rows.dtype,
+            rows.init,
+        )
+        if weight is not None and tuple(weight.shape) != shape:
+            raise AssertionError(
+                "Shape of weight does not match num_embeddings and embedding_dim: "
+                f"got {tuple(weight.shape)}, expected {shape}"
+            )
+        if weight is not None and path is None:
+            return TableParameter.over(weight, requires_grad=not freeze)
+        if path is not None and weight is None and os.path.lexists(path):
+            table = _open(path, shape, dtype, "r" if freeze else "r+")
+        else:
+            if weight is not None:
+                dtype, init = weight.dtype, "zeros"
+            table = Table.create(
+                path,
+                *shape,
+                dtype or np.float32,
+                init=init,
+                seed=next_seed(),
+                durability=rows.durability,
+            )
+            self._fill(table, weight)
+        return TableParameter(table, requires_grad=not freeze)
+
+    def _fill(self, table: Table, weight: Tensor | npt.NDArray[Any] | None) -> None:
+        """Give a new table its rows: those of `weight`, or zeros in the padding row."""
+        if weight is None and self.padding_idx is None:
+            return
+        with table.writing() as columns:
+            if weight is not None:
+                columns["weight"][...] = np.asarray(
+                    weight.detach() if isinstance(weight, Tensor) else weight
+                )
+            else:
+                columns["weight"][self.padding_idx] = 0
+        table.commit(step=0)
+
+    @property
+    def table(self) -> Table:
+        """The table that holds the rows of `weight`."""
+        weight = self.weight
+        if not isinstance(weight, TableParameter):
+            raise AttributeError("weight was replaced by a parameter that has no table")
+        return weight.table
+
+    def said(self, *options: tuple[str, object, object]) -> str:
+        """Return the shape, and of the (name, value, usual value) those that are not as usual."""
+        unusual = [f"{name}={value!r}" for name, value, usual in options if value != usual]
+        return ", ".join([f"{self.num_embeddings}, {self.embedding_dim}", *unusual])
+
+
+def shape_of_pretrained(embeddings: Tensor | npt.NDArray[Any]) -> tuple[int, int]:
+    """Return (rows, dim); AssertionError (torch's text) if there are not two dimensions."""
+    if embeddings.ndim != 2:
+        raise AssertionError(
+            "Embeddings parameter is expected to be 2-dimensional: "
+            f"got shape {tuple(embeddings.shape)}"
+        )
+    rows, dim = embeddings.shape
+    return rows, dim
+
+
+def _open(
+    path: str | os.PathLike[str], shape: tuple[int, int], dtype: npt.DTypeLike | None, mode: str
+) -> Table:
+    """Open a table that must have this shape, and this dtype unless it is None."""
+    table = Table.open(path, mode)
+    wanted = table.dtype if dtype is None else np.dtype(dtype)
+    if table.shape != shape or table.dtype != wanted:
+        found = f"{table.shape} {table.dtype}"
+        table.close()
+        raise ValueError(
+            f"the table at {os.fspath(path)} is {found}, asked for {shape} {wanted}; "
+            "choose another path, or Embedding.from_table(Table.open(path, 'r+'))"
+        )
+    return table

@@ -39,7 +39,7 @@ cdef enum:
     LANES = 8  # partial sums of a sum of squares
     ID_BLOCK = 4096  # ids checked before looking for the exact place of a bad one
     RADIX_BITS = 11
-    BUCKETS = 1 << 11
+    BUCKETS = 2048
     MAX_PASSES = 6  # 6 * 11 bits hold every int64
 
 

@@ -117,6 +117,8 @@ class Embedding(Lookup):
         padding = None
         if padding_idx is not None:
             padding = F.checked_padding(padding_idx, num_embeddings)
+            if num_embeddings == 0:
+                raise IndexError("index 0 is out of bounds for dimension 0 with size 0")
         super().__init__(
             num_embeddings, embedding_dim, padding, max_norm, norm_type, scale_grad_by_freq, sparse,
             Rows(_weight, _freeze, device, dtype, path, init, durability),

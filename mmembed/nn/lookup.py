@@ -6,6 +6,7 @@ Must not know how rows are looked up, nor kernels or optimizers.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,26 +90,13 @@ class Lookup(Module):
             table = Table.create(
                 path,
                 *shape,
-                dtype or np.float32,
+                np.float32 if dtype is None else dtype,
                 init=init,
                 seed=next_seed(),
                 durability=rows.durability,
+                fill=_fill(weight, self.padding_idx),
             )
-            self._fill(table, weight)
         return TableParameter(table, requires_grad=not freeze)
-
-    def _fill(self, table: Table, weight: Tensor | npt.NDArray[Any] | None) -> None:
-        """Give a new table its rows: those of `weight`, or zeros in the padding row."""
-        if weight is None and self.padding_idx is None:
-            return
-        with table.writing() as columns:
-            if weight is not None:
-                columns["weight"][...] = np.asarray(
-                    weight.detach() if isinstance(weight, Tensor) else weight
-                )
-            else:
-                columns["weight"][self.padding_idx] = 0
-        table.commit(step=0)
 
     @property
     def table(self) -> Table:
@@ -135,12 +123,33 @@ def shape_of_pretrained(embeddings: Tensor | npt.NDArray[Any]) -> tuple[int, int
     return rows, dim
 
 
+def _fill(
+    weight: Tensor | npt.NDArray[Any] | None, padding: int | None
+) -> Callable[[int, npt.NDArray[Any]], None] | None:
+    """Return what gives a new table its rows: those of `weight`, or zeros in the padding row."""
+    if weight is not None:
+        rows = weight.array if isinstance(weight, Tensor) else weight
+
+        def copy(first: int, values: npt.NDArray[Any]) -> None:
+            values[...] = rows[first : first + len(values)]
+
+        return copy
+    if padding is None:
+        return None
+
+    def zero(first: int, values: npt.NDArray[Any]) -> None:
+        values[max(padding - first, 0) : max(padding + 1 - first, 0)] = 0
+
+    return zero
+
+
 def _open(
     path: str | os.PathLike[str], shape: tuple[int, int], dtype: npt.DTypeLike | None, mode: str
 ) -> Table:
     """Open a table that must have this shape, and this dtype unless it is None."""
+    asked = None if dtype is None else np.dtype(dtype)  # may raise: nothing is open yet
     table = Table.open(path, mode)
-    wanted = table.dtype if dtype is None else np.dtype(dtype)
+    wanted = table.dtype if asked is None else asked
     if table.shape != shape or table.dtype != wanted:
         found = f"{table.shape} {table.dtype}"
         table.close()

@@ -42,7 +42,7 @@ def whole_number(what: str, value: object, low: int, high: int) -> int:
 def dtype_name(dtype: npt.DTypeLike) -> str:
     """Return "float32" or "float64"; raises TypeError for every other dtype or byte order."""
     try:
-        for name in DTYPES:
+        for name in DTYPES if dtype is not None else ():  # to NumPy, None is float64
             if np.dtype(dtype) == np.dtype(name):
                 return name
     except TypeError:
@@ -85,6 +85,10 @@ class Column:
         if self.dim is not None:
             whole_number("dim", self.dim, 0, MAX_BYTES)
         whole_number("seed", self.seed, 0, 2**64 - 1)
+        with np.errstate(over="ignore"):
+            largest = np.dtype(self.dtype).type(self.init.largest())
+        if not np.isfinite(largest):
+            raise ValueError(f"initial values {str(self.init)!r} do not fit {self.dtype}")
 
     def shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the column's array in a table of `rows` rows."""

@@ -10,6 +10,7 @@ and its replay between the checks in `_attach` and the dirty mark in `open`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -37,7 +38,7 @@ from .format import (
     slot_offset,
 )
 from .locks import WriterLock
-from .store import FloatArray, RowArray, Store, initial_blocks
+from .store import Fill, FloatArray, RowArray, Store, initial_blocks
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,10 @@ class DirectoryStore(Store):
         self._start(self.superblock.clean)
 
     @classmethod
-    def create(cls, path: str, superblock: Superblock) -> DirectoryStore:
-        """Write the table that `superblock` describes, at initial values, and open it for writing.
+    def create(cls, path: str, superblock: Superblock, fill: Fill | None = None) -> DirectoryStore:
+        """Write a table with one column, `weight`, at its initial values, and open it for writing.
+
+        `fill` : see `Table.create`.
 
         Raises
         ------
@@ -107,8 +110,8 @@ class DirectoryStore(Store):
         store = None
         try:
             with draft(path) as directory:
-                for column in superblock.columns:
-                    _write_column(directory, superblock, column)
+                (weight,) = superblock.columns
+                _write_column(directory, superblock, weight, fill)
                 directory.create_file("LOCK").close()
                 with directory.create_file("super") as file:
                     file.reserve(SUPER_BYTES)
@@ -132,9 +135,8 @@ class DirectoryStore(Store):
         if mode == "r+":
             last = store.superblock
             try:
-                store._rewrite(
-                    replace(last, attempt=last.attempt + 1, boot_id=boot_id(), clean=False)
-                )
+                attempt = min(last.attempt + 1, 2**64 - 1)
+                store._rewrite(replace(last, attempt=attempt, boot_id=boot_id(), clean=False))
             except BaseException:
                 store._release()
                 raise
@@ -172,7 +174,7 @@ class DirectoryStore(Store):
 
     def array(self, name: str) -> FloatArray:
         """See `Store.array`; a read-only view of the map."""
-        return self._columns[name].read
+        return self._columns[name].read.view()
 
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
@@ -198,8 +200,9 @@ class DirectoryStore(Store):
     def add(self, column: Column) -> None:
         """See `Store.add`; a file of that name which no commit knows is replaced."""
         self._check_writable()
-        superblock = replace(self.superblock, columns=(*self.superblock.columns, column))
-        encode_copy(superblock)  # raises if a commit would not have room for it
+        before = self.superblock
+        superblock = replace(before, columns=(*before.columns, column))
+        _check_room(superblock)
         name = f"{column.name}.npy"
         self._directory.remove_file(name)
         try:
@@ -209,6 +212,7 @@ class DirectoryStore(Store):
             self.superblock = superblock
             self._pending = True
         except BaseException:
+            self.superblock = before
             self._columns.pop(column.name, None)
             with contextlib.suppress(OSError):
                 self._directory.remove_file(name)
@@ -219,17 +223,21 @@ class DirectoryStore(Store):
         self._check_writable()
         superblock = replace(self.superblock, counters=counters)
         if counters.keys() != self.superblock.counters.keys():
-            # Raises if a commit would not have room for them, whatever they count to.
-            encode_copy(replace(superblock, counters=dict.fromkeys(counters, 2**64 - 1)))
+            _check_room(superblock)
         self.superblock = superblock
         self._pending = True
 
     def commit(self, superblock: Superblock) -> None:
         """See `Store.commit`: rows first, then the slot that the last commit does not use."""
         self._check_writable()
+        _check_room(superblock)
         copy = encode_copy(superblock)
         power = superblock.durability == "power"
         with self._failing() as file:
+            if file.is_deleted():
+                raise FileNotFoundError(
+                    errno.ENOENT, "the table was deleted while it was open", self.path
+                )
             if power:
                 self._flush()
             file.write(copy * 2, slot_offset(superblock.epoch))
@@ -243,7 +251,8 @@ class DirectoryStore(Store):
         """See `Store.close`; marks the table clean if its rows are those of the last commit."""
         try:
             ours = self._super is not None and self._lock is not None and self._pid == os.getpid()
-            if ours and self._ends_clean and not self._pending and self._failure is None:
+            sound = self._ends_clean and not self._pending and self._failure is None
+            if ours and sound and self._super is not None and not self._super.is_deleted():
                 with self._failing():
                     self._flush()
                 self._rewrite(replace(self.superblock, clean=True))
@@ -315,7 +324,7 @@ class _Door(Mapping[str, FloatArray]):
         array = self._columns[name].stored
         assert array is not None
         self._taken.add(name)
-        return array
+        return array.view()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
@@ -359,12 +368,20 @@ def _map_column(
     return _Mapped(memory, read, stored)
 
 
-def _write_column(directory: Directory, superblock: Superblock, column: Column) -> None:
+def _check_room(superblock: Superblock) -> None:
+    """Raise ValueError unless commits have room for this, whatever the counters count to."""
+    most = dict.fromkeys(superblock.counters, 2**64 - 1)
+    encode_copy(replace(superblock, counters=most))
+
+
+def _write_column(
+    directory: Directory, superblock: Superblock, column: Column, fill: Fill | None = None
+) -> None:
     """Create a column's file with its initial rows, durably but for its name."""
     with directory.create_file(f"{column.name}.npy") as file:
         file.reserve(file_bytes(column, superblock.rows))
         file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
-        for first, values in initial_blocks(column, superblock.rows):
+        for first, values in initial_blocks(column, superblock.rows, fill):
             file.write(values.data, HEADER_BYTES + first * column.row_bytes)
         file.sync()
 

@@ -69,10 +69,11 @@ class File(_Descriptor):
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data` at `offset`."""
         rest = memoryview(data).cast("B")
-        while rest:
-            written = os.pwrite(self.fd, rest, offset)
-            rest = rest[written:]
-            offset += written
+        with self._named():
+            while rest:
+                written = os.pwrite(self.fd, rest, offset)
+                rest = rest[written:]
+                offset += written
 
     def reserve(self, size: int) -> None:
         """Give the file `size` bytes for which the disk has room.
@@ -81,16 +82,37 @@ class File(_Descriptor):
         raises OSError (ENOSPC) instead. Where the file system cannot reserve, the file only gets
         its size, and writing every byte of it, as `create` of a table does, finds the room.
         """
-        try:
-            os.posix_fallocate(self.fd, 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-            os.ftruncate(self.fd, size)
+        disk = os.fstatvfs(self.fd)
+        free = disk.f_bavail * disk.f_frsize
+        if size > free:  # else reserving would fill the disk before it fails
+            raise OSError(
+                errno.ENOSPC, f"No space left on device: {size} bytes asked, {free} free", self.path
+            )
+        with self._named():
+            try:
+                os.posix_fallocate(self.fd, 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                os.ftruncate(self.fd, size)
 
     def sync(self) -> None:
         """Return when the file's bytes and size are on the disk."""
-        os.fdatasync(self.fd)
+        with self._named():
+            os.fdatasync(self.fd)
+
+    def is_deleted(self) -> bool:
+        """Return whether the file has no name any more."""
+        return os.fstat(self.fd).st_nlink == 0
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the file in what the system says of its descriptor."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.path
+            raise
 
     def map(self, size: int, *, writable: bool) -> mmap.mmap:
         """Map the first `size` bytes, shared; the map outlives this object.
@@ -191,8 +213,13 @@ class Directory(_Descriptor):
 
     def remove_file(self, name: str) -> None:
         """Remove the name `name` if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            error.filename = f"{self.path}/{name}"
+            raise
 
     def holds(self, name: str, file: File) -> bool:
         """Return whether `name` still names this open file."""
@@ -221,7 +248,8 @@ def draft(path: str) -> Iterator[Directory]:
     """
     if os.path.lexists(path):
         raise TableExistsError(f"{path} exists already; open it, or remove it first")
-    name = f"{path}.tmp-{os.urandom(8).hex()}"
+    folder, own = os.path.split(path)
+    name = os.path.join(folder, f"{own[:60]}.tmp-{os.urandom(8).hex()}")
     directory = None
     try:
         try:

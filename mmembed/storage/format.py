@@ -131,7 +131,8 @@ def _deeper_than(levels: int, value: object) -> bool:
 def file_bytes(column: Column, rows: int) -> int:
     """Return the size of a column's file; raises ValueError above 2**63 - 1 bytes."""
     size = HEADER_BYTES + rows * column.row_bytes
-    if size > MAX_BYTES:
+    # Arrays of no width have a size too, which NumPy limits alike.
+    if max(size, rows * np.dtype(column.dtype).itemsize) > MAX_BYTES:
         raise ValueError(
             f"{rows} rows of {column.row_bytes} bytes do not fit a file (at most {MAX_BYTES} bytes)"
         )

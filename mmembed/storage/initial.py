@@ -103,6 +103,12 @@ class Initial:
             f"constant({self.a})" if self.kind == "constant" else f"{self.kind}({self.a}, {self.b})"
         )
 
+    def largest(self) -> float:
+        """Return what no number in the arithmetic of the values is above, or inf."""
+        if self.kind == "uniform":
+            return max(abs(self.a), abs(self.b), self.b - self.a)
+        return abs(self.a) + 7 * self.b  # 32-bit words draw no deviation above 6.8
+
     def fill(self, out: npt.NDArray[np.floating[Any]], first: int, seed: int) -> None:
         """Set out[i] to the initial value of row first + i.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, final
 
@@ -21,6 +21,9 @@ from .format import Superblock
 
 FloatArray = npt.NDArray[np.floating[Any]]
 RowArray = npt.NDArray[np.int64]
+
+Fill = Callable[[int, FloatArray], None]
+"""Called as fill(first, values): changes the initial values of the rows from `first` on."""
 
 BLOCK_BYTES = 4 << 20  # initial rows are drawn in blocks of this size
 
@@ -75,7 +78,9 @@ class Store(abc.ABC):
         """Give everything back, without a commit; a second time is harmless."""
 
 
-def initial_blocks(column: Column, rows: int) -> Iterator[tuple[int, FloatArray]]:
+def initial_blocks(
+    column: Column, rows: int, fill: Fill | None = None
+) -> Iterator[tuple[int, FloatArray]]:
     """Yield (first row, values) for all rows of a column in order; the array is used again."""
     if rows == 0 or column.row_bytes == 0:
         return
@@ -84,6 +89,8 @@ def initial_blocks(column: Column, rows: int) -> Iterator[tuple[int, FloatArray]
     for first in range(0, rows, block):
         values = buffer[: min(block, rows - first)]
         column.init.fill(values, first, column.seed)
+        if fill is not None:
+            fill(first, values)
         yield first, values
 
 
@@ -107,10 +114,10 @@ class MemoryStore(Store):
         self._arrays = arrays
 
     @classmethod
-    def create(cls, superblock: Superblock) -> MemoryStore:
-        """Return a store with the columns of `superblock`, at their initial values."""
-        rows = superblock.rows
-        return cls(superblock, {c.name: _initial_array(c, rows) for c in superblock.columns})
+    def create(cls, superblock: Superblock, fill: Fill | None = None) -> MemoryStore:
+        """Return a store with one column, `weight`, at its initial values; see `Table.create`."""
+        (weight,) = superblock.columns
+        return cls(superblock, {"weight": _initial_array(weight, superblock.rows, fill)})
 
     @property
     def pending(self) -> bool:
@@ -118,14 +125,14 @@ class MemoryStore(Store):
         return False
 
     def array(self, name: str) -> FloatArray:
-        """See `Store.array`; the array itself."""
-        return self._arrays[name]
+        """See `Store.array`; a view of the array itself, whose shape is the caller's own."""
+        return self._arrays[name].view()
 
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
         self._check_writable()
-        yield types.MappingProxyType(self._arrays)
+        yield types.MappingProxyType({name: a.view() for name, a in self._arrays.items()})
 
     def add(self, column: Column) -> None:
         """See `Store.add`."""
@@ -153,10 +160,10 @@ class MemoryStore(Store):
             raise ReadOnlyTableError("the table wraps a read-only array; give it a writable one")
 
 
-def _initial_array(column: Column, rows: int) -> FloatArray:
+def _initial_array(column: Column, rows: int, fill: Fill | None = None) -> FloatArray:
     # np.zeros leaves the pages of an all-zero column to the first touch.
     array: FloatArray = np.zeros(column.shape(rows), column.dtype)
-    if str(column.init) != "zeros":
-        for first, values in initial_blocks(column, rows):
+    if str(column.init) != "zeros" or fill is not None:
+        for first, values in initial_blocks(column, rows, fill):
             array[first : first + len(values)] = values
     return array

@@ -23,7 +23,7 @@ from .description import Described
 from .directory import DirectoryStore
 from .format import Superblock, as_json
 from .initial import Initial
-from .store import FloatArray, MemoryStore, RowArray, Store
+from .store import Fill, FloatArray, MemoryStore, RowArray, Store
 
 
 class Table(Described):
@@ -69,6 +69,7 @@ class Table(Described):
         init: str | Initial = "normal",
         seed: int = 0,
         durability: str = "power",
+        fill: Fill | None = None,
     ) -> Table:
         """Create a table and open it with mode "r+".
 
@@ -82,6 +83,9 @@ class Table(Described):
         seed : 0..2**64-1.
         durability : "power": what a commit recorded is on the disk when it returns. "process": it
             survives the death of the process, not of the machine.
+        fill : called as fill(first, values) for one block of rows of `weight` after the other, with
+            the initial values of the rows from `first` on, which it may change. The table appears
+            when all are written.
 
         Raises
         ------
@@ -101,8 +105,10 @@ class Table(Described):
         )
         superblock = Superblock.first(rows, weight, seed, durability)
         if path is None:
-            return cls(MemoryStore.create(superblock))
-        return cls(DirectoryStore.create(os.path.abspath(os.fsdecode(path)), superblock))
+            return cls(MemoryStore.create(superblock, fill))
+        if not os.fspath(path):
+            raise ValueError("the path of a table is empty; None makes one in memory")
+        return cls(DirectoryStore.create(os.path.abspath(os.fsdecode(path)), superblock, fill))
 
     @classmethod
     def open(
@@ -149,7 +155,7 @@ class Table(Described):
             raise TypeError(f"from_array takes a NumPy array, got {type(array).__name__}")
         dtype = dtype_name(array.dtype)
         check_array(array)
-        array = np.asarray(array)  # of a subclass, the ndarray underneath
+        array = np.asarray(array).view()  # of a subclass, the ndarray underneath
         rows, dim = array.shape
         weight = Column("weight", dtype, dim, Initial("constant", 0.0), 0)
         return cls(MemoryStore(Superblock.first(rows, weight, 0, "power"), {"weight": array}))
@@ -387,6 +393,8 @@ class Table(Described):
         """
         if self._closed:
             return
+        if self._blocks:
+            raise RuntimeError("close in a `writing` block, whose rows may be half written")
         try:
             if commit and self._store.pending:
                 self.commit()

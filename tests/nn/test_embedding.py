@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -367,3 +368,139 @@ def test_an_embedding_in_memory_pickles_by_value():
 
     np.testing.assert_array_equal(twin.weight.array, embedding.weight.array)
     assert twin.padding_idx == 1
+
+
+def test_an_embedding_on_disk_appears_whole_or_not_at_all(path, monkeypatch):
+    class Stops:
+        shape, dtype, ndim = (9, 2), np.dtype("float32"), 2
+
+        def __getitem__(self, rows):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nn.Embedding(9, 2, _weight=Stops(), path=path)
+    assert list(path.parent.iterdir()) == []
+
+    embedding = nn.Embedding(9, 2, padding_idx=4, path=path)
+    assert embedding.table.epoch == 0
+    assert not embedding.weight.array[4].any()
+    assert embedding.weight.array[[3, 5]].all()
+    embedding.table.close()
+
+
+def test_a_dtype_that_is_none_leaves_no_lock(path):
+    nn.Embedding(4, 2, path=path).table.close()
+
+    with pytest.raises(TypeError) as kept:
+        nn.Embedding(4, 2, dtype="flaot32", path=path)
+    nn.Embedding(4, 2, path=path).table.close()
+
+    assert kept.value.__traceback__ is not None
+
+
+def test_parameters_over_one_column_count_its_changes_together():
+    with Table.create(None, 4, 2, init="ones") as table:
+        one, other = (nn.Embedding.from_table(table).weight for _ in range(2))
+        loss = (one * one).sum()
+
+        with no_grad():
+            other.fill_(100.0)
+
+        assert one._version == other._version == 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_a_deepcopy_keeps_embeddings_of_one_table_together():
+    class Tied(nn.Module):
+        def __init__(self, table):
+            super().__init__()
+            self.words = nn.Embedding.from_table(table)
+            self.outputs = nn.Embedding.from_table(table)
+
+    twin = copy.deepcopy(Tied(Table.create(None, 4, 2, init="ones")))
+
+    with no_grad():
+        twin.words.weight[0] = 7
+    assert twin.outputs.weight[0].tolist() == [7, 7]
+    assert twin.words.table is twin.outputs.table
+
+
+def test_a_column_of_one_number_per_row_has_no_rows_to_look_up():
+    with Table.create(None, 4, 2) as table:
+        table.add_column("count", scalar=True)
+
+        with pytest.raises(ValueError, match="column 'count' has one number per row"):
+            nn.Embedding.from_table(table, column="count")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64"])
+def test_a_table_that_cannot_be_trained_can_be_looked_up(dtype):
+    rows = Tensor(np.arange(6).reshape(3, 2).astype(dtype))
+
+    assert F.embedding([2, 0], rows).tolist() == [[4, 5], [0, 1]]
+    with pytest.raises(TypeError, match=f"a table of {dtype} can be looked up, but not renormed"):
+        F.embedding([0], rows, max_norm=1.0)
+    if dtype == "float16":
+        rows.requires_grad = True
+        with pytest.raises(TypeError, match="not renormed or trained"):
+            F.embedding([0], rows)
+
+
+def test_a_padding_row_of_a_table_without_rows_passes_in_the_function_only(path):
+    out = F.embedding([], Tensor(np.zeros((0, 2)), requires_grad=True), padding_idx=0)
+    out.sum().backward()
+
+    assert out.shape == (0, 2)
+    with pytest.raises(IndexError, match="index 0 is out of bounds for dimension 0 with size 0"):
+        nn.Embedding(0, 3, padding_idx=0, path=path)
+    assert not path.exists()
+
+
+def test_a_mask_over_no_rows_selects_nothing():
+    embedding = nn.Embedding(0, 3)
+
+    with no_grad():
+        embedding.weight[np.zeros((0, 3), bool)] = 1
+        embedding.weight[np.zeros(0, bool)] = 1
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        lambda w: w + mm.zeros((3, 2)),
+        lambda w: w * mm.tensor([2.0, 3.0]),
+        lambda w: w / mm.tensor([[2.0], [3.0], [4.0]]),
+        lambda w: w.double(),
+        lambda w: w.t().t(),
+        lambda w: w[1:],
+        lambda w: w.sigmoid(),
+        lambda w: w * mm.tensor(2.0, requires_grad=True),
+    ],
+)
+def test_a_sparse_gradient_reaches_the_table_through_any_operation(through):
+    grads = []
+    for sparse in (False, True):
+        weight = Tensor(np.linspace(-1, 1, 6).reshape(3, 2), requires_grad=True)
+
+        F.embedding([1, 0, 1], through(weight), sparse=sparse).sum().backward()
+
+        grad = weight.grad
+        grads.append(grad.to_dense().numpy() if isinstance(grad, RowGrad) else grad.numpy())
+    np.testing.assert_allclose(*grads, rtol=1e-6)
+
+
+def test_threads_that_run_backward_into_one_table_lose_nothing():
+    embedding = nn.Embedding(4, 2, sparse=True)
+
+    def work():
+        for _ in range(50):
+            embedding([1, 2]).sum().backward()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert embedding.weight.grad._nnz() == 400

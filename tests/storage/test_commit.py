@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 
 import pytest
 
 from mmembed.errors import ReadOnlyTableError
 from mmembed.storage import Table
+from mmembed.storage import format as format_module
+from mmembed.storage.directory import DirectoryStore
 from mmembed.storage.format import COPY_BYTES, decode_copy, decode_super
 
 from .examples import contents
@@ -228,7 +232,12 @@ def logged_commit(path, monkeypatch, durability, change):
         commit = list(faults.log)
         faults.log.clear()
         table.close()
-    return commit, faults.log
+    return changes(commit), changes(faults.log)
+
+
+def changes(log):
+    """What was written and synced."""
+    return [call for call in log if not call.startswith("fstat")]
 
 
 CLOSE = ["pwrite super", "fdatasync super"] * 2
@@ -271,6 +280,7 @@ def test_the_dirty_mark_is_synced_at_both_levels(path, monkeypatch, durability):
     with Faults().installed(monkeypatch) as faults, Table.open(path, "r+"):
         log = list(faults.log)
 
+    log = changes(log)
     assert log[-4:] == CLOSE
     assert "pwrite super" not in log[:-4]
 
@@ -298,4 +308,84 @@ def test_a_table_found_not_clean_is_synced_whole_before_it_is_marked_clean(path,
         faults.log.clear()
         table.close()
 
-    assert faults.log == ["msync context.npy", "msync weight.npy", *CLOSE]
+    assert changes(faults.log) == ["msync context.npy", "msync weight.npy", *CLOSE]
+
+
+def test_counters_have_room_whatever_they_count_to(path):
+    with Table.create(path, 2, 2) as table:
+        table.count("steps", 0)
+        size = next(size for size in range(8100, 0, -1) if committed(table, {"note": "x" * size}))
+        table.count("steps", 2**64 - 1)
+        table.commit()
+
+        with pytest.raises(ValueError, match="keep longer metadata in a file"):
+            table.commit(metadata={"note": "x" * (size + 1)})
+    assert Table.open(path).counters == {"steps": 2**64 - 1}
+
+
+def committed(table, metadata):
+    try:
+        table.commit(metadata=metadata)
+    except ValueError:
+        return False
+    return True
+
+
+def test_a_commit_to_a_table_that_was_deleted_is_refused(path):
+    table = Table.create(path, 2, 2)
+    shutil.rmtree(path)
+    table.write(0, 3)
+
+    with pytest.raises(FileNotFoundError, match="the table was deleted while it was open"):
+        table.commit()
+    table.close()
+
+
+def test_a_table_that_was_deleted_closes_if_there_is_nothing_to_commit(path):
+    table = Table.create(path, 2, 2)
+    shutil.rmtree(path)
+
+    table.close()
+
+
+def test_closing_in_a_writing_block_is_refused_and_closes_nothing(path):
+    with Table.create(path, 2, 2, init="zeros") as table:
+        with table.writing() as columns:
+            with pytest.raises(RuntimeError, match="close in a `writing` block"):
+                table.close()
+            columns["weight"][0] = 7
+        table.commit()
+        assert table[0].tolist() == [7, 7]
+
+
+def test_the_largest_attempt_stays(path):
+    Table.create(path, 2, 2).close()
+    file = path / "super"
+    data = bytearray(file.read_bytes())
+    superblock = dataclasses.replace(format_module.decode_super(bytes(data)), attempt=2**64 - 1)
+    data[: format_module.SLOT_BYTES] = format_module.encode_copy(superblock) * 2
+    file.write_bytes(data)
+
+    Table.open(path, "r+").close()
+
+    Table.open(path).close()
+
+
+def test_an_interrupt_at_the_end_of_adding_a_column_leaves_a_table_that_opens(path, monkeypatch):
+    table = Table.create(path, 2, 2)
+    monkeypatch.setattr(
+        DirectoryStore, "_pending", property(lambda _: False, interrupted), raising=False
+    )
+
+    with pytest.raises(KeyboardInterrupt):
+        table.add_column("context")
+    monkeypatch.undo()
+    table._store._pending = False
+    table.commit()
+    table.close()
+
+    assert list(Table.open(path).columns) == ["weight"]
+
+
+def interrupted(store, value):
+    raise KeyboardInterrupt

@@ -121,9 +121,9 @@ def test_what_appears_during_the_creation_is_not_replaced(path, monkeypatch, sys
         monkeypatch.setattr(files_module, "_renameat2", lambda old, new: False)
     write = store_module.initial_blocks
 
-    def somebody_is_faster(column, rows):
+    def somebody_is_faster(column, rows, fill):
         path.mkdir()
-        yield from write(column, rows)
+        yield from write(column, rows, fill)
 
     monkeypatch.setattr("mmembed.storage.directory.initial_blocks", somebody_is_faster)
 
@@ -193,8 +193,8 @@ def test_ctrl_c_leaves_no_draft(path, monkeypatch):
     main = threading.main_thread().ident
     fill = store_module.initial_blocks
 
-    def slow_blocks(column, rows):
-        for block in fill(column, rows):
+    def slow_blocks(column, rows, change):
+        for block in fill(column, rows, change):
             yield block
             threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
             time.sleep(10)
@@ -229,3 +229,78 @@ def test_tables_created_alike_differ_only_in_their_uuid(path):
         assert a.uuid != b.uuid
         assert np.array_equal(a.column(), b.column())
     assert contents(path).keys() == contents(twin).keys()
+
+
+# -- rows that are given ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_initial_rows_may_be_changed_block_by_block(path, monkeypatch, on_disk):
+    monkeypatch.setattr(store_module, "BLOCK_BYTES", 24)
+
+    def fill(first, values):
+        values[:, 0] = np.arange(first, first + len(values))
+
+    with Table.create(path if on_disk else None, 9, 3, init="ones", fill=fill) as table:
+        assert table.column()[:, 0].tolist() == list(range(9))
+        assert (table.column()[:, 1:] == 1).all()
+        assert table.clean
+
+
+def test_a_fill_that_fails_leaves_nothing(path):
+    def fill(first, values):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Table.create(path, 9, 3, fill=fill)
+
+    assert os.listdir(path.parent) == []
+
+
+# -- refused ---------------------------------------------------------------------------------------
+
+
+def test_a_table_larger_than_the_disk_is_refused_before_the_disk_is_full(path, monkeypatch):
+    def reserved(*_):
+        raise AssertionError("asked the disk for room that it does not have")
+
+    monkeypatch.setattr(os, "posix_fallocate", reserved)
+
+    with pytest.raises(
+        OSError, match=r"No space left on device: \d+ bytes asked, \d+ free"
+    ) as full:
+        Table.create(path, 2**45, 16)
+
+    assert full.value.errno == errno.ENOSPC
+    assert full.value.filename.endswith("weight.npy")
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("", 2, 2), ValueError, "the path of a table is empty"),
+        ((None, 2, 2, None), TypeError, "dtype must be float32 or float64, got None"),
+        ((None, 2**63 - 1, 0), ValueError, "do not fit a file"),
+    ],
+)
+def test_odd_arguments_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Table.create(*arguments)
+
+
+@pytest.mark.parametrize(
+    "init", ["constant(1e300)", "uniform(0, 1e300)", "normal(0, 1e38)", "uniform(-3e38, 3e38)"]
+)
+def test_initial_values_beyond_the_dtype_are_refused(init):
+    with pytest.raises(ValueError, match="do not fit float32"):
+        Table.create(None, 2, 2, init=init)
+    Table.create(None, 2, 2, "float64", init=init)
+
+
+def test_a_long_name_is_possible(tmp_path):
+    name = "n" * 255
+
+    Table.create(tmp_path / name, 2, 2).close()
+
+    assert os.listdir(tmp_path) == [name]

@@ -13,11 +13,25 @@ def test_a_table_from_an_array_is_the_array():
     array = np.zeros((4, 3), np.float64)
     table = Table.from_array(array)
 
-    assert table.column() is array
+    assert np.shares_memory(table.column(), array)
     table.write(1, 5)
     array[2] = 6
     assert table.column()[:, 0].tolist() == [0, 5, 6, 0]
     assert (table.shape, table.dtype, table.mode) == ((4, 3), np.float64, "r+")
+
+
+def test_the_shape_of_an_array_stays_the_tables_whatever_happens_to_the_callers(tmp_path):
+    array = np.zeros((4, 3))
+    with Table.create(tmp_path / "t", 4, 3, init="zeros") as on_disk:
+        for table in (Table.from_array(array), on_disk):
+            for own in (table.column(), np.asarray(table), array):
+                own.shape = (3, 4)
+
+                assert table.shape == table.column().shape == (4, 3)
+                own.shape = (4, 3)
+            with table.writing() as columns:
+                columns["weight"].shape = (12,)
+            assert table[3].shape == (3,)
 
 
 @pytest.mark.parametrize(

@@ -281,8 +281,9 @@ class Variable:
                 else:
                     array[...] = array + gradient
         elif self._grad is not None:
-            total = self._grad + gradient
-            self._grad = wrap(total) if isinstance(total, np.ndarray) else total
+            self._grad += gradient  # in place if it can: it belongs to this leaf
+            if isinstance(self._grad, np.ndarray):
+                self._grad = wrap(self._grad)
         elif dense:
             kept = owned and isinstance(gradient, np.ndarray) and gradient.base is None
             self._grad = wrap(gradient if kept else np.array(gradient, order="C"))

@@ -4,8 +4,9 @@ Must not know files: state is columns of whatever table a parameter's rows are i
 """
 
 from .adagrad import Adagrad, RowwiseAdagrad
+from .adam import Adam, AdamW
 from .optimizer import Optimizer
 from .sgd import SGD
 from .sparse_adam import SparseAdam
 
-__all__ = ["SGD", "Adagrad", "Optimizer", "RowwiseAdagrad", "SparseAdam"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RowwiseAdagrad", "SparseAdam"]

@@ -6,6 +6,7 @@ tape asks of a gradient.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,10 @@ class RowGrad:
         kernels.segment_sum(self.entries, self.plan.order, self.plan.starts, entries)
         return RowGrad(RowPlan(unique, self.plan.rows), entries, coalesced=True)
 
+    def coalesce_(self) -> RowGrad:
+        """Coalesce in place; returns the gradient."""
+        return self._become(self.coalesce())
+
     def to_dense(self) -> Tensor:
         """Return the whole gradient, (rows, dim): its size is that of the table."""
         return Tensor(self._added_to(np.zeros(self.shape, self.dtype)))
@@ -116,6 +121,48 @@ class RowGrad:
         """Return the p-norm of all elements of the coalesced gradient, a 0-d tensor."""
         entries = self.coalesce().entries
         return Tensor(np.asarray(np.linalg.norm(entries.reshape(-1), p), self.dtype))
+
+    def numpy(self) -> FloatArray:
+        """Raise TypeError (torch's text): a sparse gradient is no array."""
+        raise TypeError("can't convert Sparse layout tensor to numpy. Use Tensor.to_dense() first.")
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the shape, or one of its numbers."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """Return 2."""
+        return self.ndim
+
+    def __len__(self) -> int:
+        return self.plan.rows
+
+    def __getitem__(self, row: int) -> Tensor:
+        """Return the gradient of one row, (dim,): the sum of its entries.
+
+        Raises
+        ------
+        IndexError  there is no such row; a negative one counts from the end.
+        """
+        rows = self.plan.rows
+        index = operator.index(row)
+        if not -rows <= index < rows:
+            raise IndexError(f"row {index} is outside the gradient, which has {rows} rows")
+        total = np.zeros(self.shape[1], self.dtype)
+        for entry in self.entries[self.plan.ids == index % rows]:
+            total += entry
+        return Tensor(total)
+
+    def __iter__(self) -> Any:
+        raise TypeError("a row gradient is not iterable; to_dense() has all its rows")
+
+    def __iadd__(self, other: object) -> Any:
+        """Add in place: of a sparse one, this gradient takes the entries, as torch's does."""
+        total = self + other
+        if not isinstance(total, RowGrad):
+            return total
+        # With more entries than elements, the sums take less memory.
+        return self._become(total.coalesce() if total.plan.ids.size > total._numel() else total)
 
     def __add__(self, other: object) -> RowGrad | FloatArray:
         if isinstance(other, RowGrad):
@@ -137,6 +184,14 @@ class RowGrad:
         self._check_shape(other.shape)
         return self._added_to(other.astype(np.result_type(other, self.dtype), order="C"))
 
+    def __sub__(self, other: object) -> RowGrad | FloatArray:
+        if isinstance(other, RowGrad | np.ndarray | Tensor):
+            return self + -other
+        return NotImplemented
+
+    def __rsub__(self, other: object) -> Any:
+        return (-self).__radd__(other)
+
     def __mul__(self, factor: object) -> RowGrad:
         return self._with(self.entries * self._at_entries(factor))
 
@@ -144,6 +199,23 @@ class RowGrad:
 
     def __truediv__(self, divisor: object) -> RowGrad:
         return self._with(self.entries / self._at_entries(divisor))
+
+    def __pow__(self, exponent: float) -> RowGrad:
+        """Return the power of the coalesced gradient; elements that are not named stay 0."""
+        whole = self.coalesce()
+        return whole._with(whole.entries ** float(exponent))
+
+    def sqrt(self) -> RowGrad:
+        """Return the square root of the coalesced gradient."""
+        return self**0.5
+
+    def mul_(self, factor: object) -> RowGrad:
+        """Multiply in place; returns the gradient."""
+        return self._become(self * factor)
+
+    def div_(self, divisor: object) -> RowGrad:
+        """Divide in place; returns the gradient."""
+        return self._become(self / divisor)
 
     def __neg__(self) -> RowGrad:
         return self._with(-self.entries)
@@ -157,10 +229,16 @@ class RowGrad:
 
     def zero_(self) -> RowGrad:
         """Forget all entries; returns the gradient. Source: torch's zero_ of a sparse tensor."""
-        self.plan = RowPlan(np.empty(0, np.int64), self.plan.rows)
-        self.entries = self.entries[:0].copy()
-        self._coalesced = True
+        nothing = RowPlan(np.empty(0, np.int64), self.plan.rows)
+        return self._become(RowGrad(nothing, self.entries[:0].copy()))
+
+    def _become(self, other: RowGrad) -> RowGrad:
+        self.plan, self.entries, self._coalesced = other.plan, other.entries, other._coalesced
         return self
+
+    def _numel(self) -> int:
+        rows, dim = self.shape
+        return rows * dim
 
     def _at_entries(self, factor: Any) -> Any:
         """Return a number as one, which keeps the dtype, and of an array the part at each entry."""

@@ -34,9 +34,22 @@ SPARSE_ADAM = {
     "betas": {"lr": 0.1, "betas": (0.5, 0.0)},
     "maximize": {"lr": 0.1, "maximize": True, "eps": 1e-3},
 }
+ADAM = {
+    "plain": {"lr": 0.1},
+    "betas": {"lr": 0.1, "betas": (0.5, 0.0)},
+    "maximize": {"lr": 0.1, "maximize": True, "eps": 1e-3},
+    "weight_decay": {"lr": 0.1, "weight_decay": 0.1},
+    "lr 0": {"lr": 0.0},
+}
 RULES = [
     pytest.param(name, options, id=f"{name}-{case}")
-    for name, cases in (("SGD", SGD), ("Adagrad", ADAGRAD), ("SparseAdam", SPARSE_ADAM))
+    for name, cases in (
+        ("SGD", SGD),
+        ("Adagrad", ADAGRAD),
+        ("SparseAdam", SPARSE_ADAM),
+        ("Adam", ADAM),
+        ("AdamW", ADAM),
+    )
     for case, options in cases.items()
 ]
 batches = st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size=4)
@@ -46,6 +59,7 @@ batches = st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size
 @given(batches=batches, sparse=st.booleans(), dtype=st.sampled_from(["float32", "float64"]))
 def test_table_and_state_follow_torch(name, options, batches, sparse, dtype):
     sparse = name == "SparseAdam" or (sparse and "weight_decay" not in options)
+    sparse = sparse and not name.startswith("Adam")
     rng = np.random.default_rng(0)
     start = rng.standard_normal((6, 3)).astype(dtype)
     ours = nn.Embedding(6, 3, sparse=sparse, _weight=start.copy())
@@ -82,7 +96,11 @@ def same_state(ours, theirs, rtol):
 @pytest.mark.parametrize("shape", [(), (3,), (4, 3), (2, 3, 4), (0,), (0, 3), (3, 0)])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}), ("Adagrad", {"lr": 0.1})],
+    [
+        ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
+        ("Adagrad", {"lr": 0.1}),
+        ("AdamW", {"lr": 0.1, "weight_decay": 0.1}),
+    ],
 )
 def test_dense_parameters_of_any_shape_follow_torch(shape, name, options):
     start = np.random.default_rng(1).standard_normal(shape)
@@ -126,6 +144,10 @@ MESSAGES = [
     ("SparseAdam", {"eps": 0}, "Invalid epsilon value: 0"),
     ("SparseAdam", {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
     ("SparseAdam", {"betas": (0.9, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
+    ("Adam", {"lr": -1}, "Invalid learning rate: -1"),
+    ("Adam", {"eps": -1}, "Invalid epsilon value: -1"),
+    ("Adam", {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
+    ("AdamW", {"weight_decay": -1}, "Invalid weight_decay value: -1"),
 ]
 
 
@@ -143,6 +165,8 @@ REFUSED = [
     ("SGD", {"lr": 0.1, "weight_decay": 0.1}, True, r"add\(sparse, dense\) is not supported"),
     ("Adagrad", {"weight_decay": 0.1}, True, "weight_decay option is not compatible with sparse"),
     ("SparseAdam", {}, False, "SparseAdam does not support dense gradients, please consider Adam"),
+    ("Adam", {}, True, "Adam does not support sparse gradients, please consider SparseAdam instea"),
+    ("AdamW", {}, True, "Adam does not support sparse gradients, please consider SparseAdam inste"),
 ]
 
 

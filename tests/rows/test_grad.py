@@ -164,3 +164,77 @@ def test_repr_names_ids_shape_and_dtype():
 def test_entries_must_fit_the_ids():
     with pytest.raises(ValueError, match=r"\(2, dim\), got \(3, 2\)"):
         RowGrad(RowPlan(np.array([0, 1]), 5), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    "name", ["__pow__", "sqrt", "__getitem__", "norm", "mul_", "div_", "__sub__"]
+)
+@given(ids=lists)
+def test_more_operations_agree_with_torch(name, ids):
+    grad = grad_of(ids)
+    grad.entries[...] = np.abs(grad.entries)
+    theirs = to_torch(grad)
+    arguments = {
+        "__pow__": ((2,), (2,)), "__getitem__": ((1,), (1,)), "mul_": ((3,), (3,)),
+        "div_": ((4,), (4,)), "__sub__": ((grad.clone(),), (theirs.clone(),)),
+    }.get(name, ((), ()))  # fmt: skip
+
+    got, want = getattr(grad, name)(*arguments[0]), getattr(theirs, name)(*arguments[1])
+
+    if isinstance(got, Tensor):
+        want = want.to_dense() if want.is_sparse else want
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=2e-6, atol=1e-7)
+        assert got.shape == tuple(want.shape)
+    elif name == "__sub__":
+        np.testing.assert_allclose(
+            got.to_dense().numpy(), want.to_dense().numpy(), rtol=2e-6, atol=1e-6
+        )
+    else:
+        same(got, want)
+
+
+def test_in_place_operations_change_the_gradient_itself():
+    grad = grad_of([2, 0, 2])
+    want = grad.to_dense().numpy().copy()
+
+    for change in (lambda: grad.mul_(2), lambda: grad.div_(2), grad.coalesce_):
+        assert change() is grad
+
+    assert grad.indices().tolist() == [[0, 2]]
+    np.testing.assert_allclose(grad.to_dense().numpy(), want, rtol=1e-6)
+
+
+def test_adding_in_place_keeps_the_gradient_and_sums_when_there_are_too_many_entries():
+    grad = total = grad_of([0, 1], rows=2, dim=1)
+    once = grad.to_dense().numpy().copy()
+
+    total += grad_of([0, 1], rows=2, dim=1)
+
+    assert total is grad
+    assert grad._indices().tolist() == [[0, 1]]  # 4 entries for 2 elements
+    np.testing.assert_allclose(grad.to_dense().numpy(), 2 * once)
+    total += np.ones((2, 1), np.float32)
+    assert isinstance(total, np.ndarray)
+
+
+def test_a_row_gradient_is_no_array_and_no_sequence():
+    grad = grad_of([1])
+
+    with pytest.raises(TypeError, match=r"can't convert Sparse layout tensor to numpy. Use Tensor"):
+        grad.numpy()
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(grad)
+    with pytest.raises(IndexError, match="row 5 is outside the gradient, which has 5 rows"):
+        grad[5]
+    assert (len(grad), grad.dim(), grad.size(), grad.size(1)) == (5, 2, (5, 2), 2)
+    assert grad[-4].tolist() == grad[1].tolist()
+
+
+def test_a_sparse_gradient_minus_a_dense_one_is_dense():
+    grad = grad_of([1, 1])
+    dense = np.ones(grad.shape, np.float32)
+
+    np.testing.assert_allclose(grad - dense, grad.to_dense().numpy() - 1)
+    np.testing.assert_allclose(dense - grad, 1 - grad.to_dense().numpy())
+    with pytest.raises(RuntimeError, match=r"add\(sparse, dense\) is not supported"):
+        grad - ones(grad.shape)

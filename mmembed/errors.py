@@ -40,6 +40,10 @@ class TableFailedError(MmembedError, OSError):
     """A write to a table's files failed; the handle takes no more writes."""
 
 
+class IdTypeError(MmembedError, TypeError, RuntimeError):
+    """Ids that are no integers. RuntimeError is what torch raises."""
+
+
 class CorpusError(MmembedError, ValueError):
     """Text that cannot be trained on."""
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .errors import IdTypeError
+
 IdArray = npt.NDArray[np.signedinteger[Any]]
 RowArray = npt.NDArray[np.int64]
 
@@ -34,7 +36,7 @@ def as_ids(ids: npt.ArrayLike, function: str = "embedding") -> IdArray:
 
     Raises
     ------
-    TypeError      ids are not integers (torch's text first).
+    IdTypeError    ids are not integers (torch's text first).
     OverflowError  an unsigned id does not fit int64.
     """
     array = np.asarray(ids)
@@ -43,7 +45,7 @@ def as_ids(ids: npt.ArrayLike, function: str = "embedding") -> IdArray:
     if array.dtype.kind not in "iu":
         code = array.dtype.kind if array.dtype.kind == "b" else array.dtype.str[1:]
         hint = "; np.flatnonzero(mask) gives the ids of a mask" if code == "b" else ""
-        raise TypeError(
+        raise IdTypeError(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
             f"Long, Int; but got {_TORCH_NAMES.get(code, array.dtype)} instead (while checking "
             f"arguments for {function}): ids must be integers, got {array.dtype}{hint}"

@@ -73,6 +73,19 @@ class Parameter(Tensor):
         return _rebuild, (self.array, self.requires_grad)
 
 
+def parameter_over(data: Tensor | FloatArray, requires_grad: bool) -> Parameter:
+    """Return a parameter over the memory of `data`, (rows, dim).
+
+    It is a TableParameter if a table can have this dtype and layout. Rows of other dtypes, and rows
+    that are not contiguous, can be looked up.
+    """
+    try:
+        return TableParameter.over(data, requires_grad)
+    except (TypeError, ValueError):
+        tensor = data.detach() if isinstance(data, Tensor) else Tensor(data)
+        return Parameter(tensor, requires_grad)
+
+
 def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
     """Forget a parameter's gradient, or make it zero in place."""
     if set_to_none:

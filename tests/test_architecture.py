@@ -14,7 +14,7 @@ import mmembed
 PACKAGE = Path(mmembed.__file__).parent
 FLOORS = {
     "errors": 0,
-    "ids": 0,
+    "ids": 1,
     "autograd": 1,
     "kernels": 2,
     "_kernels": 2,

@@ -63,6 +63,11 @@ def embedding(
 
     Source: torch.nn.functional.embedding. Differs: see docs/differences-from-torch.md.
     """
+    if weight.ndim != 2 and max_norm is not None:
+        raise RuntimeError(
+            f"Expected 2-dimensional tensor, but got {weight.ndim}-dimensional tensor for argument "
+            "#1 'self' (while checking arguments for embedding_renorm_)"
+        )
     if weight.ndim != 2:
         raise RuntimeError(f"'weight' must be 2-D, got shape {weight.shape}")
     rows, dim = weight.shape
@@ -98,6 +103,11 @@ def checked_padding(padding_idx: int, rows: int) -> int:
     TypeError       padding_idx is not an integer.
     AssertionError  it is outside -rows..rows-1 (torch's exception and text); 0 always passes.
     """
+    if isinstance(padding_idx, bool) or not hasattr(padding_idx, "__index__"):
+        raise TypeError(
+            "embedding(): argument 'padding_idx' (position 3) must be int, "
+            f"not {type(padding_idx).__name__}"
+        )
     if padding_idx == 0:
         return 0
     row = row_index(padding_idx, rows)

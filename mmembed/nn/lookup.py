@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..autograd import Tensor
 from ..autograd.random import next_seed
-from ..parameter import Parameter, TableParameter
+from ..parameter import Parameter, TableParameter, parameter_over
 from ..storage import Table
 from .module import Module
 
@@ -66,7 +66,7 @@ class Lookup(Module):
         self.sparse = sparse
         self.weight = self._parameter(rows)
 
-    def _parameter(self, rows: Rows) -> TableParameter:
+    def _parameter(self, rows: Rows) -> Parameter:
         shape = self.num_embeddings, self.embedding_dim
         weight, freeze, path, dtype, init = (
             rows.weight,
@@ -81,7 +81,9 @@ class Lookup(Module):
                 f"got {tuple(weight.shape)}, expected {shape}"
             )
         if weight is not None and path is None:
-            return TableParameter.over(weight, requires_grad=not freeze)
+            return parameter_over(weight, requires_grad=not freeze)
+        if weight is None:
+            _check(shape, dtype)
         if path is not None and weight is None and os.path.lexists(path):
             table = _open(path, shape, dtype, "r" if freeze else "r+")
         else:
@@ -100,10 +102,12 @@ class Lookup(Module):
 
     @property
     def table(self) -> Table:
-        """The table that holds the rows of `weight`."""
+        """The table that holds the rows of `weight`; TypeError if they are in none."""
         weight = self.weight
         if not isinstance(weight, TableParameter):
-            raise AttributeError("weight was replaced by a parameter that has no table")
+            raise TypeError(
+                f"a weight of {weight.dtype}, strides {weight.array.strides}, is in no table"
+            )
         return weight.table
 
     def said(self, *options: tuple[str, object, object]) -> str:
@@ -121,6 +125,25 @@ def shape_of_pretrained(embeddings: Tensor | npt.NDArray[Any]) -> tuple[int, int
         )
     rows, dim = embeddings.shape
     return rows, dim
+
+
+def _check(shape: tuple[int, int], dtype: npt.DTypeLike | None) -> None:
+    """Raise torch's errors for a table that cannot be made."""
+    for place, size in enumerate(shape):
+        if isinstance(size, bool) or not hasattr(size, "__index__"):
+            raise TypeError(
+                "empty(): argument 'size' (position 1) must be tuple of ints, but found element of "
+                f"type {type(size).__name__} at pos {place}"
+            )
+    if min(shape) < 0:
+        raise RuntimeError(
+            f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
+        )
+    if dtype is not None and np.dtype(dtype).kind != "f":
+        raise RuntimeError(
+            "Only Tensors of floating point and complex dtype can require gradients: "
+            f"got dtype {np.dtype(dtype)}"
+        )
 
 
 def _fill(

@@ -6,10 +6,10 @@ Must not know modules, optimizers or files; a table may be one or not.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ RowArray = npt.NDArray[np.int64]
 
 # The change counters of the columns of tables, while there are parameters over them.
 _versions: WeakKeyDictionary[Table, dict[str, Version]] = WeakKeyDictionary()
+# By table and column, who has put off changes of rows until they are looked up.
+_late: WeakKeyDictionary[Table, dict[str, WeakMethod[Any]]] = WeakKeyDictionary()
 
 
 class Parameter(Tensor):
@@ -216,6 +218,21 @@ class TableParameter(Parameter):
             if column.startswith(begin)
         }
 
+    def catch_up_with(self, method: Callable[[TableParameter, RowArray], None]) -> None:
+        """Call a bound method as method(self, rows) before rows of this column are looked up.
+
+        `rows` are ascending and distinct. It is for changes that were put off, and is kept as long
+        as the object whose method it is.
+        """
+        _late.setdefault(self.table, {})[self.column] = WeakMethod(method)
+
+    def catch_up(self, rows: Callable[[], RowArray]) -> None:
+        """Make changes that were put off; `rows` is called if there may be some."""
+        late = _late.get(self.table, {}).get(self.column)
+        method = late and late()
+        if method:
+            method(self, rows())
+
     def take_states(self, other: TableParameter) -> None:
         """Copy all states and step counts of a parameter of this shape, cast to this dtype."""
         begin = f"{other.column}."
@@ -224,8 +241,9 @@ class TableParameter(Parameter):
                 values = other.table.column(name)
                 column = f"{self.column}.{name.removeprefix(begin)}"
                 scalar = values.ndim == 1
+                dtype = self.dtype if values.dtype == other.dtype else values.dtype
                 self.table.add_column(
-                    column, None if scalar else values.shape[1], scalar=scalar, dtype=self.dtype
+                    column, None if scalar else values.shape[1], scalar=scalar, dtype=dtype
                 )
                 with self.table.writing() as columns:
                     columns[column][...] = values

@@ -23,6 +23,7 @@ from .lookup import (
     check_ids,
     gradient_of_rows,
     ids_of,
+    prepare,
     raise_for,
     renorm,
     row_index,
@@ -114,6 +115,7 @@ def embedding_bag(
     padding = None if padding_idx is None else _padding(padding_idx, rows)
     passed = -1 if padding is None or include_padding else padding
     bags = _Bags(RowPlan(ids, rows), _starts(ids, offsets, include_last_offset), passed)
+    prepare(weight, bags.plan)
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, bags.plan, max_norm, norm_type)

@@ -20,6 +20,7 @@ from .lookup import (
     check_trainable,
     gradient_of_rows,
     ids_of,
+    prepare,
     raise_for,
     renorm,
     row_index,
@@ -76,6 +77,7 @@ def embedding(
         check_trainable(weight)
     ids = ids_of(input, "embedding", weight)
     plan = RowPlan(ids, rows)
+    prepare(weight, plan)
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, plan, max_norm, norm_type)

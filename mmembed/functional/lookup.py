@@ -53,6 +53,23 @@ def raise_for(bad: int, ids: IdArray, rows: int) -> None:
         raise IndexError(f"index out of range in self: {bad_id_message(ids, bad, rows)}")
 
 
+def prepare(weight: Tensor, plan: RowPlan) -> None:
+    """Let whoever has put off changes of these rows make them now.
+
+    Raises
+    ------
+    IndexError  an id is outside the table, if there may be such changes.
+    """
+    catch_up = getattr(weight, "catch_up", None)
+    if catch_up is not None:
+
+        def rows() -> npt.NDArray[np.int64]:
+            check_ids(plan.ids, plan.rows)
+            return plan.unique
+
+        catch_up(rows)
+
+
 def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None:
     """Scale the rows of a plan down to max_norm, in place.
 

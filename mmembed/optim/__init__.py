@@ -7,6 +7,15 @@ from .adagrad import Adagrad, RowwiseAdagrad
 from .adam import Adam, AdamW
 from .optimizer import Optimizer
 from .sgd import SGD
-from .sparse_adam import SparseAdam
+from .sparse_adam import SparseAdam, SparseAdamW
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RowwiseAdagrad", "SparseAdam"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RowwiseAdagrad",
+    "SparseAdam",
+    "SparseAdamW",
+]

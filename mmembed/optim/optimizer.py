@@ -86,6 +86,11 @@ class Optimizer(abc.ABC):
     ) -> None:
         """Change rows of (parameter, *states) by their gradients; `step` counts from 1."""
 
+    def before_update(  # noqa: B027  most rules have nothing to do
+        self, parameter: TableParameter, rows: npt.NDArray[np.int64] | None, group: Group
+    ) -> None:
+        """Do what a step does before the rows (None: all) are updated; by default nothing."""
+
     def counter(self, group: Group) -> str:
         """Return the name of the counter of steps that `update` is told."""
         return self.name
@@ -170,6 +175,8 @@ class Optimizer(abc.ABC):
         counter = self.counter(group)
         step = parameter.steps(counter) + new_step
         rows, blocks = self._blocks(parameter, gradient, group)
+        if new_step:
+            self.before_update(parameter, rows, group)
         with parameter.columns(rows) as columns:
             arrays = tuple(columns[name] for name in (parameter.column, *names))
             for block in blocks:

@@ -1,51 +1,26 @@
-"""Adam for sparse gradients."""
+"""Adam for sparse gradients, and its form with decoupled weight decay. Must not know files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
 
 from .. import kernels
 from ..autograd import Tensor
+from ..parameter import TableParameter
 from ..rows import RowGrad
 from .optimizer import FloatArray, Group, Optimizer, check
 from .segments import Segments
 
+RowArray = npt.NDArray[np.int64]
 
-@final
-class SparseAdam(Optimizer):
-    """Adam in which a row's averages, and the row, change only when it has a gradient.
 
-    m += (1 - b1) * (g - m); v += (1 - b2) * (g * g - v);
-    w -= lr * sqrt(1 - b2**step) / (1 - b1**step) * m / (sqrt(v) + eps), step counted by parameter.
-
-    Parameters
-    ----------
-    lr, eps : above 0.
-    betas : (b1, b2), each in [0, 1).
-    maximize : step uphill.
-
-    State: `sparse_adam.exp_avg` and `sparse_adam.exp_avg_sq`, each (rows, dim).
-
-    Source: torch.optim.SparseAdam.
-    """
-
-    name = "sparse_adam"
-
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[Group],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        maximize: bool = False,
-    ) -> None:
-        check(lr > 0, "learning rate", lr)
-        check(eps > 0, "epsilon value", eps)
-        for index, beta in enumerate(betas):
-            check(0 <= beta < 1, f"beta parameter at index {index}", beta)
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
+class _Lazy(Optimizer):
+    """What both have in common: the averages, which change only with a row's own gradient."""
 
     def states(self, group: Group) -> dict[str, float]:
         """See `Optimizer.states`."""
@@ -76,3 +51,139 @@ class SparseAdam(Optimizer):
             0.0,
             group["maximize"],
         )
+
+
+def _checked(
+    lr: float, betas: tuple[float, float], eps: float, maximize: bool, **others: Any
+) -> Group:
+    check(lr > 0, "learning rate", lr)
+    check(eps > 0, "epsilon value", eps)
+    for index, beta in enumerate(betas):
+        check(0 <= beta < 1, f"beta parameter at index {index}", beta)
+    return {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize, **others}
+
+
+@final
+class SparseAdam(_Lazy):
+    """Adam in which a row's averages, and the row, change only when it has a gradient.
+
+    m += (1 - b1) * (g - m); v += (1 - b2) * (g * g - v);
+    w -= lr * sqrt(1 - b2**step) / (1 - b1**step) * m / (sqrt(v) + eps), step counted by parameter.
+
+    Parameters
+    ----------
+    lr, eps : above 0.
+    betas : (b1, b2), each in [0, 1).
+    maximize : step uphill.
+
+    State: `sparse_adam.exp_avg` and `sparse_adam.exp_avg_sq`, each (rows, dim).
+
+    Source: torch.optim.SparseAdam.
+    """
+
+    name = "sparse_adam"
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Group],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, _checked(lr, betas, eps, maximize))
+
+
+# A row's decay is a sum of -log(1 - lr * weight_decay) over steps, in these units: whole numbers,
+# so that the sum is exact, in a float64 as well as in a counter.
+_UNITS = 2.0**44
+
+
+@final
+class SparseAdamW(_Lazy):
+    """SparseAdam with decoupled weight decay: in every step, every row shrinks first.
+
+    w *= 1 - lr * weight_decay, for all rows; then SparseAdam's step, for those with a gradient. No
+    step goes through the whole table: a row that was left alone for k steps gets the decay of the k
+    steps when it is next looked up or updated. `embedding` and `embedding_bag` see to that; before
+    the table is read in another way, or by another process, call `catch_up()`.
+
+    Parameters
+    ----------
+    lr, eps : above 0.
+    betas : (b1, b2), each in [0, 1).
+    weight_decay : at least 0, and lr * weight_decay below 1.
+    maximize : step uphill.
+
+    State: `sparse_adamw.exp_avg` and `sparse_adamw.exp_avg_sq`, each (rows, dim), and
+    `sparse_adamw.decayed`, one float64 per row.
+
+    Source: torch.optim.AdamW's decay, which torch has for dense gradients only.
+    """
+
+    name = "sparse_adamw"
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Group],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        maximize: bool = False,
+    ) -> None:
+        check(weight_decay >= 0, "weight_decay value", weight_decay)
+        check(lr * weight_decay < 1, "lr * weight_decay, which must be below 1", lr * weight_decay)
+        super().__init__(params, _checked(lr, betas, eps, maximize, weight_decay=weight_decay))
+
+    def catch_up(self) -> None:
+        """Give all rows the decay that they have not had yet."""
+        for parameter, _ in self._with_group():
+            rows = self._rows_for(parameter)
+            if self._column(rows) in rows.table.columns:
+                self._decay(rows, None)
+
+    def before_update(self, parameter: TableParameter, rows: RowArray | None, group: Group) -> None:
+        """Count the decay of this step, and give it to the rows that have a gradient."""
+        column = self._column(parameter)
+        if column not in parameter.table.columns:
+            parameter.table.add_column(column, scalar=True, dtype="float64")
+        shrink = -math.log1p(-group["lr"] * group["weight_decay"])
+        total = parameter.table.counters.get(column, 0) + round(shrink * _UNITS)
+        parameter.table.count(column, total)
+        parameter.catch_up_with(self._decay_of_rows)
+        self._decay(parameter, rows)
+
+    def _decay_of_rows(self, parameter: TableParameter, rows: RowArray) -> None:
+        self._decay(parameter, rows)
+
+    def _decay(self, parameter: TableParameter, rows: RowArray | None) -> None:
+        """Give rows (None: all) the decay between what they have had and what has been counted."""
+        column = self._column(parameter)
+        total = float(parameter.table.counters.get(column, 0))
+        decayed = parameter.table.column(column)
+        behind = np.flatnonzero(decayed < total) if rows is None else rows[decayed[rows] < total]
+        if behind.size == 0:
+            return
+        factors = np.exp((decayed[behind] - total) / _UNITS).astype(parameter.dtype)
+        with parameter.table.writing(behind) as columns:
+            columns[parameter.column][behind] *= factors[:, None]
+            columns[column][behind] = total
+
+    def _column(self, parameter: TableParameter) -> str:
+        return f"{parameter.column}.{self.name}.decayed"
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Optimizer.state_dict`; all rows catch up first, so that none is behind."""
+        self.catch_up()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """See `Optimizer.load_state_dict`; no row is behind afterwards."""
+        super().load_state_dict(state_dict)
+        for parameter, _ in self._with_group():
+            rows = self._rows_for(parameter)
+            column = self._column(rows)
+            if column in rows.table.columns:
+                with rows.table.writing() as columns:
+                    columns[column][:] = rows.table.counters.get(column, 0)

@@ -416,7 +416,9 @@ class Table(Described):
         self.close(commit=kind is None)
 
     def cast(self, dtype: npt.DTypeLike) -> None:
-        """Change the dtype of all columns of a table in memory; their arrays are new.
+        """Change the dtype of a table in memory; the arrays of its columns are new.
+
+        Columns that have another dtype than the table keep it.
 
         Raises
         ------
@@ -426,8 +428,12 @@ class Table(Described):
         self.check_cast(dtype)
         name = dtype_name(dtype)
         superblock = self._open_store().superblock
-        columns = tuple(replace(column, dtype=name) for column in superblock.columns)
-        arrays = {c.name: self.column(c.name).astype(name) for c in columns}
+        own = str(self.dtype)
+        columns = tuple(
+            replace(column, dtype=name) if column.dtype == own else column
+            for column in superblock.columns
+        )
+        arrays = {c.name: self.column(c.name).astype(c.dtype) for c in columns}
         self._store = MemoryStore(replace(superblock, columns=columns), arrays)
 
     def check_cast(self, dtype: npt.DTypeLike) -> None:

@@ -19,21 +19,27 @@ REQUIRED = os.environ.get("MMEMBED_REQUIRE", ",".join(kernels.NAMES)).split(",")
 
 
 @pytest.fixture(scope="session", params=kernels.NAMES)
-def body(request):
-    """Every kernel body in turn; MMEMBED_REQUIRE lists those that may not be skipped."""
+def body_name(request):
+    """Every kernel body's name in turn; MMEMBED_REQUIRE lists what may not be skipped."""
     try:
-        return kernels.load(request.param)
+        kernels.load(request.param)
     except ImportError as error:
         if request.param in REQUIRED:
             raise
         pytest.skip(f"{request.param} kernels: {error}")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def body(body_name):
+    """Every kernel body in turn."""
+    return kernels.load(body_name)
 
 
 @pytest.fixture(scope="module")
-def backend(body, request):
+def backend(body_name):
     """Every kernel body in turn, in use for the whole library."""
     before = kernels.backend()
-    name = next(name for name in kernels.NAMES if kernels.load(name) is body)
-    kernels.set_backend(name)
-    yield name
+    kernels.set_backend(body_name)
+    yield body_name
     kernels.set_backend(before)

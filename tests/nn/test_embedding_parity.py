@@ -29,6 +29,7 @@ class Case:
     dtype: str
     id_dtype: str
     options: tuple[tuple[str, object], ...]
+    layout: str
     on_disk: bool
     seed: int
 
@@ -58,6 +59,7 @@ def cases(draw):
         dtype=draw(st.sampled_from(["float32", "float64"])),
         id_dtype=draw(st.sampled_from(["int32", "int64"])),
         options=tuple(options.items()),
+        layout=draw(st.sampled_from(["contiguous", "strided", "fortran"])),
         on_disk=draw(st.booleans()),
         seed=draw(st.integers(0, 999)),
     )
@@ -66,9 +68,12 @@ def cases(draw):
 def ours_and_torchs(case, folder):
     options = dict(case.options)
     path = Path(folder, "t.mmembed") if case.on_disk else None
-    ours = nn.Embedding(
-        case.rows, case.dim, **options, _weight=Tensor(case.weight.copy()), path=path
-    )
+    weight = case.weight.copy()
+    if case.layout == "strided":
+        weight = np.repeat(weight, 2, axis=0)[::2]
+    elif case.layout == "fortran":
+        weight = np.asfortranarray(weight)
+    ours = nn.Embedding(case.rows, case.dim, **options, _weight=Tensor(weight), path=path)
     theirs = torch.nn.Embedding(
         case.rows, case.dim, **options, _weight=torch.from_numpy(case.weight.copy())
     )
@@ -81,29 +86,41 @@ def close(got, want, dtype):
 
 
 @given(case=cases())
-@settings(max_examples=300)
-def test_output_table_versions_and_gradients_are_torchs(case):
-    options = dict(case.options)
+@settings(max_examples=250)
+def test_output_table_versions_and_gradients_are_torchs(backend, case):
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = ours_and_torchs(case, folder)
+        compare(case, folder)
 
-        out, want = ours(tensor(case.ids)), theirs(torch.from_numpy(case.ids))
-        again, want_again = ours(tensor(case.ids)), theirs(torch.from_numpy(case.ids))
 
-        assert out.shape == tuple(want.shape)
-        assert out.dtype == case.dtype
-        close(out.detach().numpy(), want.detach().numpy(), case.dtype)
-        close(again.detach().numpy(), want_again.detach().numpy(), case.dtype)
-        close(ours.weight.detach().numpy(), theirs.weight.detach().numpy(), case.dtype)
-        if not case.on_disk:
-            assert ours.weight._version == theirs.weight._version
-        out.backward(tensor(case.upstream))
-        if options["sparse"] and (options["scale_grad_by_freq"] or case.shape == ()):
-            theirs.sparse = False  # torch refuses or fails here; its dense gradient is right
-            want = theirs(torch.from_numpy(case.ids))
-        want.backward(torch.from_numpy(case.upstream))
-        compare_gradients(ours.weight.grad, theirs.weight.grad, case.dtype)
-        ours.table.close(commit=False) if case.on_disk else None
+@pytest.mark.long
+@given(case=cases())
+@settings(max_examples=5_000)
+def test_they_are_torchs_in_very_many_cases(backend, case):
+    with tempfile.TemporaryDirectory() as folder:
+        compare(case, folder)
+
+
+def compare(case, folder):
+    options = dict(case.options)
+    ours, theirs = ours_and_torchs(case, folder)
+
+    out, want = ours(tensor(case.ids)), theirs(torch.from_numpy(case.ids))
+    again, want_again = ours(tensor(case.ids)), theirs(torch.from_numpy(case.ids))
+
+    assert out.shape == tuple(want.shape)
+    assert out.dtype == case.dtype
+    close(out.detach().numpy(), want.detach().numpy(), case.dtype)
+    close(again.detach().numpy(), want_again.detach().numpy(), case.dtype)
+    close(ours.weight.detach().numpy(), theirs.weight.detach().numpy(), case.dtype)
+    assert ours.weight._version == theirs.weight._version
+    out.backward(tensor(case.upstream))
+    if options["sparse"] and (options["scale_grad_by_freq"] or case.shape == ()):
+        theirs.sparse = False  # torch refuses or fails here; its dense gradient is right
+        want = theirs(torch.from_numpy(case.ids))
+    want.backward(torch.from_numpy(case.upstream))
+    compare_gradients(ours.weight.grad, theirs.weight.grad, case.dtype)
+    if case.on_disk:
+        ours.table.close(commit=False)
 
 
 def compare_gradients(got, want, dtype):

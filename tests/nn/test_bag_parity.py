@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mmembed import functional as F
 from mmembed import nn
 from mmembed.autograd import Tensor, tensor
-from mmembed.rows import RowGrad
+
+from .parity import close, compare_gradients
 
 torch = pytest.importorskip("torch")
 
@@ -86,11 +87,6 @@ def cases(draw):
     )
 
 
-def close(got, want, dtype):
-    rtol = 3e-6 if dtype == "float32" else 1e-12
-    np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
-
-
 @given(case=cases())
 @settings(max_examples=250)
 def test_output_table_versions_and_gradients_are_torchs(backend, case):
@@ -142,15 +138,6 @@ def compare(case, folder):
         close(factors.grad.numpy(), their_factors.grad.numpy(), case.dtype)
     if case.on_disk:
         ours.table.close(commit=False)
-
-
-def compare_gradients(got, want, dtype):
-    if want.is_sparse:
-        assert isinstance(got, RowGrad)
-        np.testing.assert_array_equal(got._indices().numpy(), want._indices().numpy())
-        close(got._values().numpy(), want._values().numpy(), dtype)
-    else:
-        close(got.numpy(), want.numpy(), dtype)
 
 
 @given(case=cases(), by_frequency=st.booleans(), include_padding=st.booleans())

@@ -498,6 +498,8 @@ def test_a_mask_over_no_rows_selects_nothing():
         embedding.weight[np.zeros((0, 3), bool)] = 1
         embedding.weight[np.zeros(0, bool)] = 1
 
+    assert embedding.weight.shape == (0, 3)
+
 
 @pytest.mark.parametrize(
     "through",

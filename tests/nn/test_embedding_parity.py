@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mmembed import functional as F
 from mmembed import nn
 from mmembed.autograd import Tensor, tensor
-from mmembed.rows import RowGrad
+
+from .parity import close, compare_gradients
 
 torch = pytest.importorskip("torch")
 
@@ -80,11 +81,6 @@ def ours_and_torchs(case, folder):
     return ours, theirs
 
 
-def close(got, want, dtype):
-    rtol = 3e-6 if dtype == "float32" else 1e-12
-    np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
-
-
 @given(case=cases())
 @settings(max_examples=250)
 def test_output_table_versions_and_gradients_are_torchs(backend, case):
@@ -121,16 +117,6 @@ def compare(case, folder):
     compare_gradients(ours.weight.grad, theirs.weight.grad, case.dtype)
     if case.on_disk:
         ours.table.close(commit=False)
-
-
-def compare_gradients(got, want, dtype):
-    if want.is_sparse:
-        assert isinstance(got, RowGrad)
-        np.testing.assert_array_equal(got._indices().numpy(), want._indices().numpy())
-        close(got._values().numpy(), want._values().numpy(), dtype)
-    else:
-        dense = got.to_dense() if isinstance(got, RowGrad) else got
-        close(dense.numpy(), want.numpy(), dtype)
 
 
 @given(case=cases())

@@ -346,6 +346,7 @@ def test_a_table_that_was_deleted_closes_if_there_is_nothing_to_commit(path):
     shutil.rmtree(path)
 
     table.close()
+    assert table.closed
 
 
 def test_closing_in_a_writing_block_is_refused_and_closes_nothing(path):
@@ -368,7 +369,7 @@ def test_the_largest_attempt_stays(path):
 
     Table.open(path, "r+").close()
 
-    Table.open(path).close()
+    assert Table.open(path)._store.superblock.attempt == 2**64 - 1
 
 
 def test_an_interrupt_at_the_end_of_adding_a_column_leaves_a_table_that_opens(path, monkeypatch):

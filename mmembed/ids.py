@@ -45,9 +45,10 @@ def as_ids(ids: npt.ArrayLike, function: str = "embedding") -> IdArray:
     if array.dtype.kind not in "iu":
         code = array.dtype.kind if array.dtype.kind == "b" else array.dtype.str[1:]
         hint = "; np.flatnonzero(mask) gives the ids of a mask" if code == "b" else ""
+        place = 2 if function == "embedding_renorm_" else 1
         raise IdTypeError(
-            "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
-            f"Long, Int; but got {_TORCH_NAMES.get(code, array.dtype)} instead (while checking "
+            f"Expected tensor for argument #{place} 'indices' to have one of the following scalar "
+            f"types: Long, Int; but got {_TORCH_NAMES.get(code, array.dtype)} instead (while checking "
             f"arguments for {function}): ids must be integers, got {array.dtype}{hint}"
         )
     if array.dtype == np.int64 or array.dtype == np.int32:

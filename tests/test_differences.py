@@ -35,6 +35,18 @@ TESTS = {
     "test_the_padding_row_counts_if_asked_and_gets_no_gradient_all_the_same",
     "sparse gradients": "nn/test_embedding.py::"
     "test_gradients_share_no_memory_with_the_upstream_gradient",
+    "sparse gradients through `w * vector`, `w * s`, slices, casts, `t()`, …": (
+        "nn/test_embedding.py::test_a_sparse_gradient_reaches_the_table_through_any_operation"
+    ),
+    "`clip_grad_norm_`, `clip_grad_value_` of sparse gradients": "nn/test_clip.py::"
+    "test_sparse_gradients_are_clipped_as_if_they_were_dense",
+    "AdamW for sparse gradients": "optim/test_sparse_adamw.py::"
+    "test_rows_and_lookups_are_those_of_a_table_that_decays_at_once",
+    "ids that are no integers": "test_ids.py::"
+    "test_ids_that_are_no_integers_are_refused_in_torchs_words",
+    "An argument of a wrong type": "nn/test_embedding.py::"
+    "test_a_padding_row_that_is_no_integer_is_refused",
+    "`Adam` and `AdamW` have no": "optim/test_parity.py::test_amsgrad_is_refused",
     "ids of 8, 16 and unsigned bits, lists, arrays": "test_ids.py::"
     "test_integers_of_other_widths_become_int64",
     "`from_pretrained`": "nn/test_embedding.py::"
@@ -46,7 +58,7 @@ TESTS = {
     "test_training_that_is_closed_and_reopened_goes_on_as_if_it_had_not_been",
     "`Embedding` draws its rows": "nn/test_embedding.py::"
     "test_the_same_seed_gives_the_same_table_in_memory_and_on_disk",
-    "Only float32 and float64 tables": "nn/test_embedding_bag.py::"
+    "Only float32 and float64 tables train": "nn/test_embedding_bag.py::"
     "test_tables_that_kernels_do_not_take_are_refused",
     '`device` is `"cpu"`': "nn/test_module.py::test_another_device_is_refused",
     "`RowGrad`, the sparse gradient": "rows/test_grad.py::test_arithmetic_agrees_with_torch",

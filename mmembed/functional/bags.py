@@ -109,7 +109,8 @@ def embedding_bag(
     """
     input, weight = _in_order(input, weight)
     factors = _factors(per_sample_weights, weight)
-    ids = ids_of(input, "embedding_bag", weight, factors)
+    function = "embedding_bag" if max_norm is None else "embedding_renorm_"
+    ids = ids_of(input, function, weight, factors)
     _check(ids, weight, offsets, mode, scale_grad_by_freq, sparse, factors)
     rows, dim = weight.shape
     padding = None if padding_idx is None else _padding(padding_idx, rows)

@@ -75,7 +75,7 @@ def embedding(
     padding = None if padding_idx is None else checked_padding(padding_idx, rows)
     if weight.requires_grad and is_grad_enabled():
         check_trainable(weight)
-    ids = ids_of(input, "embedding", weight)
+    ids = ids_of(input, "embedding" if max_norm is None else "embedding_renorm_", weight)
     plan = RowPlan(ids, rows)
     prepare(weight, plan)
     if max_norm is not None:

@@ -540,3 +540,12 @@ def test_threads_that_run_backward_into_one_table_lose_nothing():
         thread.join()
 
     assert embedding.weight.grad._nnz() == 400
+
+
+@pytest.mark.parametrize("index", [1.0, "1", True])
+def test_a_padding_row_that_is_no_integer_is_refused(index):
+    said = r"embedding\(\): argument 'padding_idx' \(position 3\) must be int, not "
+    with pytest.raises(TypeError, match=said + type(index).__name__):
+        F.embedding([0], mm.ones((2, 2)), padding_idx=index)
+    with pytest.raises(TypeError, match=said):
+        nn.Embedding(2, 2, padding_idx=index)

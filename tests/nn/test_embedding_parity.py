@@ -184,3 +184,35 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS)
 def test_repr_is_torchs(options):
     assert repr(nn.Embedding(4, 2, **options)) == repr(torch.nn.Embedding(4, 2, **options))
+
+
+REFUSED = {
+    "float ids": {"input": np.array([0.5], np.float32)},
+    "float ids to renorm": {"input": np.array([0.5]), "max_norm": 1.0},
+    "bool ids": {"input": np.array([True])},
+    "half ids": {"input": np.array([1], np.float16)},
+    "padding beyond": {"padding_idx": 4},
+    "padding below": {"padding_idx": -5},
+    "a weight of one dimension": {"weight": np.ones(4)},
+    "a weight of one dimension to renorm": {"weight": np.ones(4), "max_norm": 1.0},
+    "a norm of letters": {"max_norm": 1.0, "norm_type": "2"},
+    "letters for a norm": {"max_norm": "1"},
+    "a padding row of floats": {"padding_idx": 1.0},
+    "an id beyond": {"input": np.array([4])},
+    "an id below": {"input": np.array([-1])},
+}
+
+
+@pytest.mark.parametrize("changes", REFUSED.values(), ids=list(REFUSED))
+def test_what_torch_refuses_is_refused_with_its_exception_and_its_text(changes):
+    arguments = {"input": np.array([0, 1]), "weight": np.ones((4, 2)), **changes}
+    arrays = {name: arguments[name] for name in ("input", "weight")}
+    with pytest.raises(Exception) as theirs:  # noqa: PT011  whatever it is, ours is the same
+        torch.nn.functional.embedding(
+            **{**arguments, **{name: torch.from_numpy(a.copy()) for name, a in arrays.items()}}
+        )
+
+    with pytest.raises(type(theirs.value)) as ours:
+        F.embedding(**{**arguments, **{name: Tensor(a) for name, a in arrays.items()}})
+
+    assert str(ours.value).startswith(str(theirs.value).split("\n")[0])

@@ -185,3 +185,9 @@ def test_a_gradient_the_rule_does_not_support_is_refused_before_anything_changes
 
     np.testing.assert_array_equal(first.weight.array, before)
     assert rule.state_dict()["state"].get(0, {"step": 0})["step"] == 0
+
+
+@pytest.mark.parametrize("rule", [optim.Adam, optim.AdamW])
+def test_amsgrad_is_refused(rule):
+    with pytest.raises(TypeError, match="amsgrad"):
+        rule([mm.ones(2, requires_grad=True)], amsgrad=True)

@@ -48,8 +48,8 @@ def as_ids(ids: npt.ArrayLike, function: str = "embedding") -> IdArray:
         place = 2 if function == "embedding_renorm_" else 1
         raise IdTypeError(
             f"Expected tensor for argument #{place} 'indices' to have one of the following scalar "
-            f"types: Long, Int; but got {_TORCH_NAMES.get(code, array.dtype)} instead (while checking "
-            f"arguments for {function}): ids must be integers, got {array.dtype}{hint}"
+            f"types: Long, Int; but got {_TORCH_NAMES.get(code, array.dtype)} instead (while "
+            f"checking arguments for {function}): ids must be integers, got {array.dtype}{hint}"
         )
     if array.dtype == np.int64 or array.dtype == np.int32:
         return array.astype(array.dtype.newbyteorder("="), copy=False)

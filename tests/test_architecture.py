@@ -122,10 +122,13 @@ def test_importing_mmembed_loads_nothing_heavy():
 
 
 def test_the_default_kernels_load_without_numba():
-    script = "import sys, mmembed; mmembed.Embedding(3, 2)([0]); print('numba' in sys.modules)"
+    script = (
+        "import sys, mmembed; mmembed.Embedding(3, 2)([0]); "
+        "print('numba' in sys.modules, mmembed.backend() == 'numba')"
+    )
 
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
 
-    assert done.stdout.strip() == str(mmembed.backend() == "numba")
+    assert done.stdout.split() in (["False", "False"], ["True", "True"])

@@ -15,12 +15,52 @@ from libc.string cimport memcpy, memset
 cdef extern from *:
     """
     #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__)
+    // By features: a processor that GCC does not know by name is none of its architectures.
     #define MMEMBED_DISPATCHED \
-        __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+        __attribute__((target_clones("avx512f", "avx2", "default")))
     #else
     #define MMEMBED_DISPATCHED
     #endif
+
+    // Add up COLUMN_BYTES of columns of the rows of a bag, in four vectors: compilers keep these in
+    // registers, and an array on the stack. -0 + x is x, whatever x is.
+    #define MMEMBED_SUM_WIDE(NAME, REAL, ID) \
+        typedef REAL NAME##_line \
+            __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias)); \
+        static MMEMBED_DISPATCHED void NAME( \
+            const REAL* table, ptrdiff_t stride, const ID* ids, const REAL* weights, \
+            ptrdiff_t count, int64_t padding, REAL* out) \
+        { \
+            NAME##_line zero = {0}, a = -zero, b = a, c = a, d = a; \
+            for (ptrdiff_t i = 0; i < count; i++) { \
+                if (ids[i] == padding) continue; \
+                const NAME##_line* row = (const NAME##_line*)(table + (ptrdiff_t)ids[i] * stride); \
+                REAL factor = weights ? weights[i] : 1; \
+                a += factor * row[0]; \
+                b += factor * row[1]; \
+                c += factor * row[2]; \
+                d += factor * row[3]; \
+            } \
+            NAME##_line* sums = (NAME##_line*)out; \
+            sums[0] = a; sums[1] = b; sums[2] = c; sums[3] = d; \
+        }
+    MMEMBED_SUM_WIDE(sum_float_int32, float, int32_t)
+    MMEMBED_SUM_WIDE(sum_float_int64, float, int64_t)
+    MMEMBED_SUM_WIDE(sum_double_int32, double, int32_t)
+    MMEMBED_SUM_WIDE(sum_double_int64, double, int64_t)
     """
+    void sum_float_int32(
+        const float*, Py_ssize_t, const int32_t*, const float*, Py_ssize_t, int64_t, float*
+    ) noexcept nogil
+    void sum_float_int64(
+        const float*, Py_ssize_t, const int64_t*, const float*, Py_ssize_t, int64_t, float*
+    ) noexcept nogil
+    void sum_double_int32(
+        const double*, Py_ssize_t, const int32_t*, const double*, Py_ssize_t, int64_t, double*
+    ) noexcept nogil
+    void sum_double_int64(
+        const double*, Py_ssize_t, const int64_t*, const double*, Py_ssize_t, int64_t, double*
+    ) noexcept nogil
     void prefetch "__builtin_prefetch"(const void*) noexcept nogil
     # The return type of a function that returns nothing and is compiled once per processor family.
     ctypedef void dispatched "MMEMBED_DISPATCHED void"
@@ -34,7 +74,9 @@ ctypedef fused id_type:
     int64_t
 
 cdef enum:
-    AHEAD = 8  # rows asked for before their turn, so that several are on their way from memory
+    AHEAD = 8  # rows asked for before their turn, at least, so that several are on their way
+    AHEAD_BYTES = 4096  # of them, if rows are small
+    COLUMN_BYTES = 256  # summed at a time in a bag
     CACHE_LINE = 64  # bytes
     LANES = 8  # partial sums of a sum of squares
     ID_BLOCK = 4096  # ids checked before looking for the exact place of a bad one
@@ -181,6 +223,11 @@ cdef inline void ask_for(const real* row, Py_ssize_t dim) noexcept nogil:
         i += <Py_ssize_t>(CACHE_LINE // sizeof(real))
 
 
+cdef inline Py_ssize_t rows_ahead(Py_ssize_t row_bytes) noexcept nogil:
+    """Return how many rows to ask for before their turn."""
+    return max(<Py_ssize_t>AHEAD, AHEAD_BYTES // max(row_bytes, 1))
+
+
 def gather(
     const real[:, :] table,  # IN   (rows, dim), rows contiguous; may be a read-only map
     const id_type[::1] ids,  # IN   (n,)
@@ -189,12 +236,13 @@ def gather(
 ):
     """Set out[i] = table[ids[i]]."""
     cdef Py_ssize_t bad, i, n = ids.shape[0], dim = table.shape[1]
+    cdef Py_ssize_t ahead = rows_ahead(dim * sizeof(real))
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0 and dim > 0:
             for i in prange(n, num_threads=threads, schedule="static"):
-                if i + AHEAD < n:
-                    ask_for(&table[ids[i + AHEAD], 0], dim)
+                if i + ahead < n:
+                    ask_for(&table[ids[i + ahead], 0], dim)
                 memcpy(&out[i, 0], &table[ids[i], 0], dim * sizeof(real))
     return bad
 
@@ -256,10 +304,13 @@ def row_norms(
 ):
     """Set out[i] to the norm of table[ids[i]]."""
     cdef Py_ssize_t bad, i, n = ids.shape[0], dim = table.shape[1]
+    cdef Py_ssize_t ahead = rows_ahead(dim * sizeof(real))
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0:
             for i in prange(n, num_threads=threads, schedule="static"):
+                if i + ahead < n:
+                    ask_for(&table[ids[i + ahead], 0], dim)
                 # A row without elements has no address.
                 out[i] = row_norm(&table[ids[i], 0], dim, norm_type) if dim > 0 else 0
     return bad
@@ -280,11 +331,14 @@ def renorm(
 ):
     """Scale rows whose norm is above max_norm down to it."""
     cdef Py_ssize_t bad, i, n = ids.shape[0], dim = table.shape[1]
+    cdef Py_ssize_t ahead = rows_ahead(dim * sizeof(real))
     cdef double norm
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0 and dim > 0:
             for i in prange(n, num_threads=threads, schedule="static"):
+                if i + ahead < n:
+                    ask_for(&table[ids[i + ahead], 0], dim)
                 norm = row_norm(&table[ids[i], 0], dim, norm_type)
                 if norm > max_norm:
                     scale_row(&table[ids[i], 0], dim, <real>(max_norm / (norm + 1e-7)))
@@ -298,24 +352,6 @@ cdef dispatched add_row(real* into, const real* row, Py_ssize_t dim) noexcept no
     cdef Py_ssize_t i
     for i in range(dim):
         into[i] = into[i] + row[i]
-
-
-cdef dispatched copy_scaled(real* into, const real* row, Py_ssize_t dim, real factor) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(dim):
-        into[i] = factor * row[i]
-
-
-cdef dispatched add_scaled(real* into, const real* row, Py_ssize_t dim, real factor) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(dim):
-        into[i] = into[i] + factor * row[i]
-
-
-cdef dispatched divide_row(real* row, Py_ssize_t dim, real divisor) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(dim):
-        row[i] = row[i] / divisor
 
 
 cdef void sum_segment(
@@ -399,6 +435,50 @@ def scatter_add(
 # ------------------------------------------------------------------------------------------- bags
 
 
+cdef void sum_columns(
+    const real* table,  # IN   row 0 at the first column wanted
+    Py_ssize_t stride,  # of rows, in elements
+    const id_type* ids,  # IN   (count,), of the bag
+    const real* weights,  # IN   (count,), of the bag, or NULL
+    Py_ssize_t count,
+    int64_t padding,
+    Py_ssize_t width,  # columns
+    real* out,  # OUT  (width,)
+) noexcept nogil:
+    """Add up the rows of a bag in `width` columns; those of no row are -0."""
+    cdef const real* row
+    cdef real factor
+    cdef Py_ssize_t i, j
+    for j in range(width):
+        out[j] = -0.0
+    for i in range(count):
+        if ids[i] != padding:
+            row = table + <Py_ssize_t>ids[i] * stride
+            factor = weights[i] if weights != NULL else 1
+            for j in range(width):
+                out[j] = out[j] + factor * row[j]
+
+
+cdef inline void sum_wide(
+    const real* table,
+    Py_ssize_t stride,
+    const id_type* ids,
+    const real* weights,
+    Py_ssize_t count,
+    int64_t padding,
+    real* out,  # OUT  (COLUMN_BYTES / sizeof(real),)
+) noexcept nogil:
+    """`sum_columns` of COLUMN_BYTES."""
+    if real is float and id_type is int32_t:
+        sum_float_int32(table, stride, ids, weights, count, padding, out)
+    elif real is float:
+        sum_float_int64(table, stride, ids, weights, count, padding, out)
+    elif id_type is int32_t:
+        sum_double_int32(table, stride, ids, weights, count, padding, out)
+    else:
+        sum_double_int64(table, stride, ids, weights, count, padding, out)
+
+
 cdef void sum_bag(
     const real[:, :] table,  # IN   (rows, dim)
     const id_type[::1] ids,  # IN   (n,)
@@ -410,29 +490,33 @@ cdef void sum_bag(
     real* out,  # OUT  (dim,)
 ) noexcept nogil:
     """Sum, or average, the rows of the bag first..last-1."""
-    cdef Py_ssize_t i, count = 0, n = ids.shape[0], dim = table.shape[1]
-    cdef bint weighted = weights.shape[0] > 0
-    cdef const real* row
-    for i in range(first, last):
-        if i + AHEAD < n:
-            ask_for(&table[ids[i + AHEAD], 0], dim)
-        if ids[i] == padding:
-            continue
-        row = &table[ids[i], 0]
-        if count == 0:
-            if weighted:
-                copy_scaled(out, row, dim, weights[i])
-            else:
-                memcpy(out, row, dim * sizeof(real))
-        elif weighted:
-            add_scaled(out, row, dim, weights[i])
-        else:
-            add_row(out, row, dim)
-        count += 1
-    if count == 0:
+    cdef Py_ssize_t i, column = 0, n = ids.shape[0], dim = table.shape[1], counted = 0
+    cdef Py_ssize_t stride = <Py_ssize_t>(table.strides[0] // <Py_ssize_t>sizeof(real))
+    cdef Py_ssize_t wide = <Py_ssize_t>(COLUMN_BYTES // sizeof(real))
+    cdef const real* factors = &weights[first] if weights.shape[0] and first < last else NULL
+    cdef const id_type* bag = &ids[first] if first < last else NULL
+    # The rows of the bags that come next, as many as this bag has.
+    for i in range(last, min(last + max(last - first, <Py_ssize_t>AHEAD), n)):
+        ask_for(&table[ids[i], 0], dim)
+    if padding < 0:
+        counted = last - first
+    else:
+        for i in range(first, last):
+            counted += ids[i] != padding
+    if counted == 0:
         memset(out, 0, dim * sizeof(real))
-    elif mean:
-        divide_row(out, dim, <real>count)
+        return
+    while column + wide <= dim:
+        sum_wide(&table[0, column], stride, bag, factors, last - first, padding, out + column)
+        column += wide
+    if column < dim:
+        sum_columns(
+            &table[0, column], stride, bag, factors, last - first, padding, dim - column,
+            out + column,
+        )
+    if mean:
+        for i in range(dim):
+            out[i] = out[i] / <real>counted
 
 
 def gather_bags(
@@ -542,15 +626,19 @@ cdef void update_share(
 ) noexcept nogil:
     """Update the rows of segments start..stop-1."""
     cdef Py_ssize_t s, coming, row, dim = weight.shape[1]
+    cdef Py_ssize_t ahead = rows_ahead(dim * sizeof(real))
+    cdef bint has_first = &first[0, 0] != &weight[0, 0], has_second = &second[0, 0] != &weight[0, 0]
     cdef const real* all_values = &values[0, 0] if order.shape[0] else NULL
     cdef const int64_t* places = &order[0] if order.shape[0] else NULL
     cdef const real* g
     for s in range(start, stop):
-        coming = s + AHEAD
+        coming = s + ahead
         if coming < stop:
             ask_for(&weight[ids[coming], 0], dim)
-            ask_for(&first[ids[coming], 0], first.shape[1])
-            ask_for(&second[ids[coming], 0], second.shape[1])
+            if has_first:
+                ask_for(&first[ids[coming], 0], first.shape[1])
+            if has_second:
+                ask_for(&second[ids[coming], 0], second.shape[1])
             if starts[coming] < starts[coming + 1]:
                 ask_for(all_values + places[starts[coming]] * dim, dim)
         row = ids[s]

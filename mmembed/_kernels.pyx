@@ -480,39 +480,35 @@ cdef inline void sum_wide(
 
 
 cdef void sum_bag(
-    const real[:, :] table,  # IN   (rows, dim)
-    const id_type[::1] ids,  # IN   (n,)
-    const real[::1] weights,  # IN   (n,) or (0,)
-    Py_ssize_t first,
-    Py_ssize_t last,
+    const real* table,  # IN   row 0
+    Py_ssize_t stride,  # of rows, in elements
+    Py_ssize_t dim,
+    const id_type* ids,  # IN   (count,), of the bag
+    Py_ssize_t count,
+    Py_ssize_t after,  # how many ids follow those of the bag
+    const real* weights,  # IN   (count,), of the bag, or NULL
     int64_t padding,
     bint mean,
     real* out,  # OUT  (dim,)
 ) noexcept nogil:
-    """Sum, or average, the rows of the bag first..last-1."""
-    cdef Py_ssize_t i, column = 0, n = ids.shape[0], dim = table.shape[1], counted = 0
-    cdef Py_ssize_t stride = <Py_ssize_t>(table.strides[0] // <Py_ssize_t>sizeof(real))
+    """Sum, or average, the rows of a bag."""
+    cdef Py_ssize_t i, column = 0, counted = count
     cdef Py_ssize_t wide = <Py_ssize_t>(COLUMN_BYTES // sizeof(real))
-    cdef const real* factors = &weights[first] if weights.shape[0] and first < last else NULL
-    cdef const id_type* bag = &ids[first] if first < last else NULL
     # The rows of the bags that come next, as many as this bag has.
-    for i in range(last, min(last + max(last - first, <Py_ssize_t>AHEAD), n)):
-        ask_for(&table[ids[i], 0], dim)
-    if padding < 0:
-        counted = last - first
-    else:
-        for i in range(first, last):
-            counted += ids[i] != padding
+    for i in range(count, count + min(max(count, <Py_ssize_t>AHEAD), after)):
+        ask_for(table + <Py_ssize_t>ids[i] * stride, dim)
+    if padding >= 0:
+        for i in range(count):
+            counted -= ids[i] == padding
     if counted == 0:
         memset(out, 0, dim * sizeof(real))
         return
     while column + wide <= dim:
-        sum_wide(&table[0, column], stride, bag, factors, last - first, padding, out + column)
+        sum_wide(table + column, stride, ids, weights, count, padding, out + column)
         column += wide
     if column < dim:
         sum_columns(
-            &table[0, column], stride, bag, factors, last - first, padding, dim - column,
-            out + column,
+            table + column, stride, ids, weights, count, padding, dim - column, out + column
         )
     if mean:
         for i in range(dim):
@@ -530,15 +526,22 @@ def gather_bags(
     int threads,
 ):
     """Set out[b] to the sum or the mean of the rows of bag b."""
-    cdef Py_ssize_t bad, b, dim = table.shape[1]
+    cdef Py_ssize_t bad, b, first, n = ids.shape[0], dim = table.shape[1]
+    cdef Py_ssize_t stride = <Py_ssize_t>(table.strides[0] // <Py_ssize_t>sizeof(real))
+    cdef const real* rows = &table[0, 0] if table.shape[0] and dim else NULL
+    cdef const id_type* all_ids = &ids[0] if n else NULL
+    cdef const real* factors = &weights[0] if weights.shape[0] else NULL
     cdef int t
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0 and dim > 0:
             for t in prange(threads, num_threads=threads, schedule="static"):
                 for b in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+                    first = starts[b]
                     sum_bag(
-                        table, ids, weights, starts[b], starts[b + 1], padding, mean, &out[b, 0]
+                        rows, stride, dim, all_ids + first, starts[b + 1] - first,
+                        n - starts[b + 1], factors + first if factors != NULL else NULL,
+                        padding, mean, &out[b, 0],
                     )
     return bad
 

@@ -64,14 +64,15 @@ def embedding(
 
     Source: torch.nn.functional.embedding. Differs: see docs/differences-from-torch.md.
     """
-    if weight.ndim != 2 and max_norm is not None:
+    table = weight.array
+    if table.ndim != 2 and max_norm is not None:
         raise RuntimeError(
-            f"Expected 2-dimensional tensor, but got {weight.ndim}-dimensional tensor for argument "
+            f"Expected 2-dimensional tensor, but got {table.ndim}-dimensional tensor for argument "
             "#1 'self' (while checking arguments for embedding_renorm_)"
         )
-    if weight.ndim != 2:
-        raise RuntimeError(f"'weight' must be 2-D, got shape {weight.shape}")
-    rows, dim = weight.shape
+    if table.ndim != 2:
+        raise RuntimeError(f"'weight' must be 2-D, got shape {table.shape}")
+    rows, dim = table.shape
     padding = None if padding_idx is None else checked_padding(padding_idx, rows)
     if weight.requires_grad and is_grad_enabled():
         check_trainable(weight)
@@ -81,8 +82,8 @@ def embedding(
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, plan, max_norm, norm_type)
-    out = np.empty((plan.ids.size, dim), weight.dtype)
-    raise_for(_gather(weight.array, plan.ids, out), ids, rows)
+    out = np.empty((plan.ids.size, dim), table.dtype)
+    raise_for(_gather(table, plan.ids, out), ids, rows)
 
     def gradient(upstream: Any, plan: RowPlan, _input: Any) -> RowGrad | FloatArray:
         entries = np.require(upstream, requirements=["C", "A"]).reshape(plan.ids.size, dim)

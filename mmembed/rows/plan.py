@@ -42,7 +42,9 @@ class RowPlan:
     __slots__ = ("_sorted", "ids", "rows")
 
     def __init__(self, ids: IdArray, rows: int) -> None:
-        self.ids = np.require(ids, requirements=["C", "A"]).reshape(-1)
+        if not (ids.ndim == 1 and ids.flags.c_contiguous and ids.flags.aligned):
+            ids = np.require(ids, requirements=["C", "A"]).reshape(-1)
+        self.ids = ids
         self.rows = rows
         self._sorted: tuple[RowArray, RowArray, RowArray] | None = None
 

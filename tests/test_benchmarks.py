@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import contest
 import dictionaries
 import machine
 import word_vectors
@@ -20,6 +22,35 @@ def texts():
     rng = np.random.default_rng(0)
     topics = [[f"{topic}{i}" for i in range(30)] for topic in ("a", "b")]
     return [list(rng.choice(topics[i % 2], 20)) for i in range(2_000)]
+
+
+def test_contestants_are_timed_in_turn_and_compared_round_by_round():
+    order = []
+
+    done = contest.run(
+        "a question", {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, "a", 0.0, 3
+    )
+
+    assert order == ["a", "a", "b", "b", *"ababab"]
+    timed = contest.Contest("a question", {"a": [0.004, 0.002], "b": [0.001, 0.001]}, "a")
+    assert timed.speeds() == {"a": 1.0, "b": 3.0}
+    assert timed.medians() == {"a": 0.003, "b": 0.001}
+    assert timed.as_dict()["speed"]["b"] == 3.0
+    assert contest.table([done, timed]).splitlines()[-1] == (
+        "| a question | 3 ms (1.00x) | 1 ms (3.00x) |"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+@pytest.mark.parametrize("name", ["lookups", "steps"])
+def test_contests_run_and_check_their_answers(name):
+    pytest.importorskip("torch")
+    module = importlib.import_module(name)
+
+    done = list(module.contests(0.002, 0.0))
+
+    assert len(done) >= 6
+    assert all(one.peer == "torch" and "mmembed" in one.times for one in done)
 
 
 GOLD = {"toy": [("a1", "a2", 9.0), ("a3", "b4", 1.0), ("b5", "b6", 8.0), ("b7", "a8", 2.0)]}

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 
 # Below this many elements moved, waking a second thread costs more than it saves.
-_PARALLEL_ELEMENTS = 1 << 15
+_PARALLEL_ELEMENTS = 1 << 17
 
 # OpenMP ends the process if the system does not give it as many threads as it asks for.
 MAX_THREADS = max(256, 2 * (os.cpu_count() or 1))

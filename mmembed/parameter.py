@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from .autograd import Tensor, no_grad
 from .autograd.tape import Version
+from .autograd.variable import Variable
 from .ids import rows_at
+from .rows import RowGrad
 from .storage import Table
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -97,6 +99,17 @@ def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
             parameter.grad.zero_()
 
 
+def _widened(gradient: Any, shape: tuple[int, ...]) -> Any:
+    """Return a gradient as that of a table which may have grown to `shape` since."""
+    if gradient is None or gradient.shape[1:] != shape[1:] or gradient.shape[0] >= shape[0]:
+        return gradient
+    if isinstance(gradient, RowGrad):
+        return gradient.widened(shape[0])
+    wide = np.zeros(shape, gradient.dtype)
+    wide[: gradient.shape[0]] = gradient.array if isinstance(gradient, Tensor) else gradient
+    return Tensor(wide) if isinstance(gradient, Tensor) else wide
+
+
 def _rebuild(array: FloatArray, requires_grad: bool) -> Parameter:
     return Parameter(Tensor(array), requires_grad)
 
@@ -108,6 +121,9 @@ class TableParameter(Parameter):
     ----------
     table, column : the rows.
     requires_grad : whether gradients are collected.
+
+    The table may grow, by `resize_rows_` or by `Table.resize`: then the parameter, which stays this
+    object, has the new shape, and a gradient from before counts as zero in the rows that came.
 
     A copy (`copy.deepcopy`) has its table in memory. A pickle of one on disk names the path.
     """
@@ -149,6 +165,37 @@ class TableParameter(Parameter):
     def array(self) -> FloatArray:
         """The rows; read-only if they are in a file."""
         return self.table.column(self.column)
+
+    @property
+    def grad(self) -> Any:
+        """See `Tensor.grad`; as wide as the table is now."""
+        self._grad = _widened(self._grad, self.array.shape)
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Any) -> None:
+        Variable.grad.fset(self, gradient)  # type: ignore[attr-defined]
+
+    def _add_to_grad(self, gradient: Any, owned: bool) -> None:
+        shape = self.array.shape
+        self._grad = _widened(self._grad, shape)
+        wide = _widened(gradient, shape)
+        super()._add_to_grad(wide, owned or (wide is not gradient and isinstance(wide, np.ndarray)))
+
+    def resize_rows_(self, rows: int) -> None:
+        """Grow the table to `rows` rows, and count one change of every column.
+
+        States of optimizers grow along. Gradients collected before stay, zero in the new rows; so
+        does what `backward` collects of a lookup recorded before. Detached tensors and views taken
+        before show the old rows, and are refused when they are written.
+
+        Raises what `Table.resize` raises; then no change is counted.
+        """
+        before = self.table.rows
+        self.table.resize(rows)
+        if rows != before:
+            for version in _versions[self.table].values():
+                version.bump()
 
     def over_memory_of(self, value: Tensor | FloatArray) -> TableParameter:
         """See `Parameter.over_memory_of`."""

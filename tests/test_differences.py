@@ -61,6 +61,8 @@ TESTS = {
     "Only float32 and float64 tables train": "nn/test_embedding_bag.py::"
     "test_tables_that_kernels_do_not_take_are_refused",
     '`device` is `"cpu"`': "nn/test_module.py::test_another_device_is_refused",
+    "`resize_(rows)` grows": "nn/test_resize.py::"
+    "test_gradients_from_before_and_after_a_growth_add_up",
     "`RowGrad`, the sparse gradient": "rows/test_grad.py::test_arithmetic_agrees_with_torch",
     "A deep copy of an Embedding on disk": "nn/test_embedding.py::"
     "test_deepcopy_is_in_memory_and_apart",

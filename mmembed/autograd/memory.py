@@ -10,15 +10,24 @@ from numpy.lib import array_utils
 
 from .dtypes import Array
 
+MOVED = "a view no longer lies in the array it was taken from, which has moved. Take it again"
+
 
 def rows_of(view: Array, whole: Array) -> slice | None:
-    """Return the rows `whole[first:stop]` that hold all of `view`; None stands for all rows."""
+    """Return the rows `whole[first:stop]` that hold all of `view`; None stands for all rows.
+
+    Raises
+    ------
+    RuntimeError  `view` does not lie in `whole`.
+    """
     if view.size == 0:
         return slice(0, 0)
     if whole.ndim == 0 or not whole.flags.c_contiguous:
         return None
-    start, _ = array_utils.byte_bounds(whole)
+    start, stop = array_utils.byte_bounds(whole)
     low, high = array_utils.byte_bounds(view)
+    if low < start or high > stop:
+        raise RuntimeError(MOVED)
     stride = whole.strides[0]
     return slice((low - start) // stride, -((start - high) // stride))
 
@@ -38,8 +47,6 @@ def same_place(view: Array, whole: Array, target: Array) -> Array:
     start, stop = array_utils.byte_bounds(whole)
     low, high = array_utils.byte_bounds(view)
     if low < start or high > stop:
-        raise RuntimeError(
-            "a view no longer lies in the array it was taken from, which has moved. Take it again"
-        )
+        raise RuntimeError(MOVED)
     offset = view.__array_interface__["data"][0] - start
     return np.ndarray(view.shape, view.dtype, target, offset, view.strides)

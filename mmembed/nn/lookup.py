@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from ..autograd.random import next_seed
 from ..parameter import Parameter, TableParameter, parameter_over
 from ..storage import Table
 from .module import Module
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Rows(NamedTuple):
@@ -99,6 +102,36 @@ class Lookup(Module):
                 fill=_fill(weight, self.padding_idx),
             )
         return TableParameter(table, requires_grad=not freeze)
+
+    def resize_(self, rows: int) -> Self:
+        """Grow the vocabulary to `rows` ids, in place; returns the module.
+
+        The new rows start as the table's initial values say: as they would be had the table been
+        made with that many rows; where it was made of given rows, as zeros. `weight` stays this
+        object, so optimizers go on with their states, which begin anew in the new rows. Gradients
+        collected before are zero there. See `Table.resize` and `TableParameter.resize_rows_`.
+
+        Training goes on as if the rows had been there from the start and had been left alone.
+        SparseAdamW's decay of the steps before reaches them too when they are first touched; that
+        of AdamW and SGD, which those steps gave to all rows, does not.
+
+        Modules that share the table look up the new rows too; their `num_embeddings` follows when
+        they are resized to the same number, which does nothing else.
+
+        Raises
+        ------
+        ValueError      `rows` is less than the table has: tables do not shrink.
+        AttributeError  weight was replaced by a parameter that has no table.
+        Errors of Table.resize; the module is as it was then.
+
+        Source: `resize_token_embeddings` of Hugging Face's transformers; torch has no such method.
+        """
+        weight = self.weight
+        if not isinstance(weight, TableParameter):
+            raise AttributeError("weight was replaced by a parameter that has no table")
+        weight.resize_rows_(rows)
+        self.num_embeddings = weight.shape[0]
+        return self
 
     @property
     def table(self) -> Table:

@@ -117,6 +117,14 @@ class RowGrad:
         """Return the gradient with entries of a dtype; itself if they are already."""
         return self if self.dtype == dtype else self._with(self.entries.astype(dtype))
 
+    def widened(self, rows: int) -> RowGrad:
+        """Return the gradient of a table that has grown to `rows` rows: zero in the others.
+
+        The entries are shared, not copied.
+        """
+        plan = self.plan.widened(rows)
+        return RowGrad(plan, self.entries, coalesced=self._coalesced)
+
     def norm(self, p: float = 2.0) -> Tensor:
         """Return the p-norm of all elements of the coalesced gradient, a 0-d tensor."""
         entries = self.coalesce().entries

@@ -69,6 +69,12 @@ class RowPlan:
         counts[self.order] = np.repeat(np.diff(self.starts), np.diff(self.starts))
         return counts
 
+    def widened(self, rows: int) -> RowPlan:
+        """Return the plan of the same ids for a table that has grown to `rows` rows."""
+        plan = RowPlan(self.ids, rows)
+        plan._sorted = self._sorted
+        return plan
+
     def _sort(self) -> tuple[RowArray, RowArray, RowArray]:
         if self._sorted is None:
             n = self.ids.size

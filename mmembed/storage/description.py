@@ -67,7 +67,7 @@ class Described:
 
     @property
     def epoch(self) -> int:
-        """The number of commits since the table was made."""
+        """The number of the table's last record: a commit counts one, a growth two."""
         return self._store.superblock.epoch
 
     @property

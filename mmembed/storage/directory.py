@@ -1,6 +1,6 @@
-"""A table's directory: creating, opening, committing and closing it, in the order that is safe.
+"""A table's directory: creating, opening, committing, growing and closing it, in a safe order.
 
-Must not know ids, gathers or gradients. No other module opens the files of a table.
+Must not know ids, gathers or gradients. No other module decides when a table's files change.
 
 Rows change in place and there is no undo journal: after a crash the files hold the last commit with
 later changes mixed in, and `clean` is False. A journal belongs where `writing` hands out arrays,
@@ -11,43 +11,35 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import final
-
-import numpy as np
 
 from ..errors import ClosedTableError, CorruptTableError, ReadOnlyTableError, TableFailedError
 from .column import Column
+from .column_files import (
+    Mapped,
+    extend_column,
+    map_column,
+    open_column,
+    settle_column,
+    write_column,
+)
 from .files import Directory, File, boot_id, draft
 from .format import (
     COPY_BYTES,
-    HEADER_BYTES,
     MAGIC,
     SUPER_BYTES,
     Superblock,
     decode_super,
     encode_copy,
-    encode_header,
-    explain_header,
-    file_bytes,
     slot_offset,
 )
 from .locks import WriterLock
-from .store import Fill, FloatArray, RowArray, Store, initial_blocks
-
-
-@dataclass(frozen=True)
-class _Mapped:
-    """A column in the address space; `stored` is None where the table is open for reading only."""
-
-    memory: mmap.mmap
-    read: FloatArray
-    stored: FloatArray | None
+from .store import Fill, FloatArray, RowArray, Store
 
 
 def looks_like_table(path: str | os.PathLike[str]) -> bool:
@@ -82,7 +74,7 @@ class DirectoryStore(Store):
         self._directory = directory
         self._super: File | None = None
         self._lock: WriterLock | None = None
-        self._columns: dict[str, _Mapped] = {}
+        self._columns: dict[str, Mapped] = {}
         self._pid = os.getpid()
         self._pending = False
         self._failure: BaseException | None = None
@@ -111,7 +103,7 @@ class DirectoryStore(Store):
         try:
             with draft(path) as directory:
                 (weight,) = superblock.columns
-                _write_column(directory, superblock, weight, fill)
+                write_column(directory, superblock, weight, fill)
                 directory.create_file("LOCK").close()
                 with directory.create_file("super") as file:
                     file.reserve(SUPER_BYTES)
@@ -129,14 +121,21 @@ class DirectoryStore(Store):
 
     @classmethod
     def open(cls, path: str, mode: str, *, allow_foreign: bool) -> DirectoryStore:
-        """Open the table at `path`; for writing, mark it not clean before anything can change."""
+        """Open the table at `path`; for writing, mark it not clean before anything can change.
+
+        A growth that did not end is undone, or ended if the new number of rows was recorded.
+        """
         _refuse_big_endian()
         store = cls(Directory.open(path, allow_foreign=allow_foreign), mode)
         if mode == "r+":
             last = store.superblock
             try:
                 attempt = min(last.attempt + 1, 2**64 - 1)
-                store._rewrite(replace(last, attempt=attempt, boot_id=boot_id(), clean=False))
+                store.superblock = replace(last, attempt=attempt, boot_id=boot_id(), clean=False)
+                store._rewrite(store.superblock)
+                if last.growing:
+                    with store._open_columns() as files:
+                        store.superblock = store._settle(store.superblock, files)
             except BaseException:
                 store._release()
                 raise
@@ -158,14 +157,26 @@ class DirectoryStore(Store):
             if not self._directory.holds("LOCK", file):
                 raise CorruptTableError(f"{file.path} was replaced while it was being locked")
         self._super = self._directory.open_file("super", writable=writable)
-        self.superblock = _read_super(self._super)
-        for column in self.superblock.columns:
-            self._columns[column.name] = _map_column(
-                self._directory, self.superblock, column, writable
-            )
+        before = None
+        while not self._columns:
+            self.superblock = _read_super(self._super)
+            try:
+                self._columns = {
+                    c.name: self._map(self.superblock, c) for c in self.superblock.columns
+                }
+            except CorruptTableError:
+                # A writer may have grown the table since: then `super` says so by now.
+                if self.superblock == before:
+                    raise
+                before = self.superblock
         if not writable:  # maps need no descriptors
             self._super.close()
             self._directory.close()
+
+    def _map(self, superblock: Superblock, column: Column) -> Mapped:
+        writable = self.mode == "r+"
+        with open_column(self._directory, superblock, column, writable=writable) as file:
+            return map_column(file, column, superblock.rows, writable=writable)
 
     @property
     def pending(self) -> bool:
@@ -206,9 +217,9 @@ class DirectoryStore(Store):
         name = f"{column.name}.npy"
         self._directory.remove_file(name)
         try:
-            _write_column(self._directory, superblock, column)
+            write_column(self._directory, superblock, column)
             self._directory.sync()
-            self._columns[column.name] = _map_column(self._directory, superblock, column, True)
+            self._columns[column.name] = self._map(superblock, column)
             self.superblock = superblock
             self._pending = True
         except BaseException:
@@ -217,6 +228,61 @@ class DirectoryStore(Store):
             with contextlib.suppress(OSError):
                 self._directory.remove_file(name)
             raise
+
+    def resize(self, superblock: Superblock) -> None:
+        """See `Store.resize`; docs/format.md says what each step is for."""
+        self._check_writable()
+        before = self.superblock
+        assert self._super is not None
+        recorded = _read_super(self._super)
+        marked = replace(recorded, other_rows=superblock.rows)
+        grown = replace(
+            recorded, epoch=recorded.epoch + 1, rows=superblock.rows, other_rows=before.rows
+        )
+        with self._open_columns() as files:
+            try:
+                # Until the end, commits say that files may be longer: an undoing can fail too.
+                self.superblock = replace(before, other_rows=superblock.rows)
+                self._rewrite(marked)
+                for column, file in files:
+                    extend_column(file, column, before.rows, superblock.rows)
+                columns = {c.name: map_column(f, c, grown.rows, writable=True) for c, f in files}
+                with self._failing():  # which number of rows the disk has is open until the end
+                    self._flush()  # what the maps that are given up know of failures is heard here
+                    self._record(grown)
+                    self._settle(grown, files)
+                    self._columns = columns
+                    self.superblock = superblock
+            except BaseException:
+                if self._failure is None and self.superblock is not superblock:
+                    undone = self._settle(marked, files)
+                    self.superblock = replace(before, epoch=undone.epoch)
+                raise
+
+    @contextlib.contextmanager
+    def _open_columns(self) -> Iterator[list[tuple[Column, File]]]:
+        superblock = self.superblock
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context(open_column(self._directory, superblock, c, writable=True))
+                for c in superblock.columns
+            ]
+            yield list(zip(superblock.columns, files, strict=True))
+
+    def _settle(self, recorded: Superblock, files: list[tuple[Column, File]]) -> Superblock:
+        """End a growth: all files as `recorded.rows` wants them, and a record that says so."""
+        settled = replace(recorded, epoch=recorded.epoch + 1, other_rows=recorded.rows)
+        with self._failing():
+            for column, file in files:
+                settle_column(file, column, recorded)
+            self._record(settled)
+        return settled
+
+    def _record(self, superblock: Superblock) -> None:
+        """Write the slot that the last record does not use, and sync it."""
+        with self._failing() as file:
+            file.write(encode_copy(superblock) * 2, slot_offset(superblock.epoch))
+            file.sync()
 
     def count(self, counters: dict[str, int]) -> None:
         """See `Store.count`."""
@@ -267,7 +333,6 @@ class DirectoryStore(Store):
             for at in (offset, offset + COPY_BYTES):
                 file.write(copy, at)
                 file.sync()
-            self.superblock = superblock
 
     def _flush(self) -> None:
         for name in sorted(self._unsynced):
@@ -316,7 +381,7 @@ class DirectoryStore(Store):
 class _Door(Mapping[str, FloatArray]):
     """The writable arrays of a store; remembers which ones were taken."""
 
-    def __init__(self, columns: dict[str, _Mapped], taken: set[str]) -> None:
+    def __init__(self, columns: dict[str, Mapped], taken: set[str]) -> None:
         self._columns = columns
         self._taken = taken
 
@@ -343,47 +408,10 @@ def _read_super(file: File) -> Superblock:
         raise CorruptTableError(f"{file.path}: {error}") from None
 
 
-def _map_column(
-    directory: Directory, superblock: Superblock, column: Column, writable: bool
-) -> _Mapped:
-    """Check a column's file against what the superblock says of it, and map it."""
-    size = file_bytes(column, superblock.rows)
-    expected = encode_header(column, superblock.rows, superblock.uuid)
-    with directory.open_file(f"{column.name}.npy", writable=writable) as file:
-        found = file.read(HEADER_BYTES, 0)
-        if len(found) == HEADER_BYTES and found != expected:
-            raise CorruptTableError(f"{file.path} {explain_header(found, expected)}")
-        if file.size() != size:
-            raise CorruptTableError(
-                f"{file.path} is {'truncated' if file.size() < size else 'too long'}: it has "
-                f"{file.size()} bytes; {superblock.rows} rows of {column.row_bytes} bytes after a "
-                f"header of {HEADER_BYTES} make {size}"
-            )
-        memory = file.map(size, writable=writable)
-    rows = memoryview(memory)[HEADER_BYTES:]
-    shape = column.shape(superblock.rows)
-    # Made of a read-only buffer, so that setting the WRITEABLE flag of the array fails.
-    read = np.frombuffer(rows.toreadonly(), column.dtype).reshape(shape)
-    stored = np.frombuffer(rows, column.dtype).reshape(shape) if writable else None
-    return _Mapped(memory, read, stored)
-
-
 def _check_room(superblock: Superblock) -> None:
     """Raise ValueError unless commits have room for this, whatever the counters count to."""
     most = dict.fromkeys(superblock.counters, 2**64 - 1)
     encode_copy(replace(superblock, counters=most))
-
-
-def _write_column(
-    directory: Directory, superblock: Superblock, column: Column, fill: Fill | None = None
-) -> None:
-    """Create a column's file with its initial rows, durably but for its name."""
-    with directory.create_file(f"{column.name}.npy") as file:
-        file.reserve(file_bytes(column, superblock.rows))
-        file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
-        for first, values in initial_blocks(column, superblock.rows, fill):
-            file.write(values.data, HEADER_BYTES + first * column.row_bytes)
-        file.sync()
 
 
 def _refuse_big_endian() -> None:

@@ -75,8 +75,8 @@ class File(_Descriptor):
                 rest = rest[written:]
                 offset += written
 
-    def reserve(self, size: int) -> None:
-        """Give the file `size` bytes for which the disk has room.
+    def reserve(self, size: int, present: int = 0) -> None:
+        """Give the file `size` bytes for which the disk has room; it has `present` bytes already.
 
         A store through a map to a hole that the full disk cannot fill kills the process; this
         raises OSError (ENOSPC) instead. Where the file system cannot reserve, the file only gets
@@ -84,16 +84,25 @@ class File(_Descriptor):
         """
         disk = os.fstatvfs(self.fd)
         free = disk.f_bavail * disk.f_frsize
-        if size > free:  # else reserving would fill the disk before it fails
+        missing = size - present
+        if missing > free:  # else reserving would fill the disk before it fails
             raise OSError(
-                errno.ENOSPC, f"No space left on device: {size} bytes asked, {free} free", self.path
+                errno.ENOSPC,
+                f"No space left on device: {missing} bytes asked, {free} free",
+                self.path,
             )
         with self._named():
             try:
-                os.posix_fallocate(self.fd, 0, size)
+                os.posix_fallocate(self.fd, present, missing)
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
+                os.ftruncate(self.fd, size)
+
+    def cut(self, size: int) -> None:
+        """Take from the file what lies behind its first `size` bytes, if there is anything."""
+        if self.size() > size:
+            with self._named():
                 os.ftruncate(self.fd, size)
 
     def sync(self) -> None:

@@ -28,8 +28,8 @@ MAX_DEPTH = 50  # of metadata; what Python can parse it cannot always compare or
 DURABILITIES = ("power", "process")  # the level's number in `super` is its place here
 
 # magic, version, features, endian marker, bytes of JSON, uuid, epoch, step, rows, attempt, boot id,
-# durability, clean, zeros. The JSON follows, then zeros; the checksum ends the copy.
-HEAD = struct.Struct("<8s4I16s4Q16sBB6x")
+# durability, clean, zeros, other rows. The JSON follows, then zeros; the checksum ends the copy.
+HEAD = struct.Struct("<8s4I16s4Q16sBB6xQ")
 CHECKSUM = struct.Struct("<I")
 COPY_BYTES = 8192
 SLOT_BYTES = 2 * COPY_BYTES  # a slot holds its copy twice
@@ -47,13 +47,15 @@ class Superblock:
     Parameters
     ----------
     uuid : which table this is; every file of it carries the same.
-    epoch : number of the commit; 0 is the creation.
+    epoch : number of the commit; 0 is the creation. A growth takes two numbers.
     step : the number that the user gave to the commit.
     rows : number of rows of every column.
     attempt : number of times the table was opened for writing, this time included.
     boot_id : the machine's boot during which the copy was written.
     durability : "power" or "process".
     clean : no writer has opened the table since its files were synced.
+    other_rows : the same as `rows`, but during a growth: first the number that there will be; once
+        `rows` is that number, the one that there was, which headers of columns may still have.
     seed : the table's seed.
     columns : in the order in which they were added; the first is `weight`.
     counters : numbers by name, such as the steps of an optimizer.
@@ -72,6 +74,7 @@ class Superblock:
     boot_id: UUID
     durability: str
     clean: bool
+    other_rows: int
     seed: int
     columns: tuple[Column, ...]
     counters: dict[str, int]
@@ -89,6 +92,7 @@ class Superblock:
             boot_id=UUID(int=0),
             durability=durability,
             clean=True,
+            other_rows=rows,
             seed=seed,
             columns=(weight,),
             counters={},
@@ -100,6 +104,7 @@ class Superblock:
         for what in ("epoch", "step", "attempt", "seed"):
             whole_number(what, getattr(self, what), 0, 2**64 - 1)
         whole_number("rows", self.rows, 0, MAX_BYTES)
+        whole_number("other_rows", self.other_rows, 0, MAX_BYTES)
         if self.durability not in DURABILITIES:
             raise ValueError(f"durability must be 'power' or 'process', got {self.durability!r}")
         for what, value in (("counters", self.counters), ("metadata", self.metadata)):
@@ -116,7 +121,12 @@ class Superblock:
         if self.columns[0].dim is None:
             raise ValueError("the column weight must be (rows, dim)")
         for column in self.columns:
-            file_bytes(column, self.rows)
+            file_bytes(column, max(self.rows, self.other_rows))
+
+    @property
+    def growing(self) -> bool:
+        """Whether a growth has begun and not ended."""
+        return self.other_rows != self.rows
 
     def column(self, name: str) -> Column | None:
         """Return the column called `name`, or None."""
@@ -172,6 +182,7 @@ def encode_copy(superblock: Superblock) -> bytes:
         superblock.boot_id.bytes,
         DURABILITIES.index(superblock.durability),
         superblock.clean,
+        superblock.other_rows,
     )
     body = (head + text).ljust(COPY_BYTES - CHECKSUM.size, b"\0")
     return body + CHECKSUM.pack(zlib.crc32(body))
@@ -248,7 +259,7 @@ def decode_copy(data: bytes) -> Superblock:
 
 def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superblock:
     """Build the value; raises KeyError, TypeError, ValueError or RecursionError."""
-    epoch, step, rows, attempt, boot_id, durability, clean = numbers
+    epoch, step, rows, attempt, boot_id, durability, clean, other_rows = numbers
     if durability >= len(DURABILITIES):
         raise ValueError(f"durability level is {durability}, there are {len(DURABILITIES)}")
     document = json.loads(text.decode("ascii"))
@@ -261,6 +272,7 @@ def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superb
         boot_id=UUID(bytes=boot_id),
         durability=DURABILITIES[durability],
         clean=bool(clean),
+        other_rows=other_rows,
         seed=document["seed"],
         columns=tuple(
             Column(c["name"], c["dtype"], c["dim"], Initial.parse(c["init"]), c["seed"])
@@ -304,7 +316,7 @@ def decode_super(data: bytes) -> Superblock:
 
 def _committed(copy: Superblock) -> Superblock:
     """Return the copy without the fields that are rewritten between commits."""
-    return replace(copy, attempt=0, boot_id=UUID(int=0), clean=False)
+    return replace(copy, attempt=0, boot_id=UUID(int=0), clean=False, other_rows=copy.rows)
 
 
 def encode_header(column: Column, rows: int, table_uuid: UUID) -> bytes:
@@ -320,6 +332,19 @@ def encode_header(column: Column, rows: int, table_uuid: UUID) -> bytes:
     start = _HEADER_START + text
     blank = (start + b"00000000").ljust(HEADER_BYTES - 1) + b"\n"
     return start + b"%08x" % zlib.crc32(blank) + blank[len(start) + 8 :]
+
+
+def is_header(found: bytes, column: Column, superblock: Superblock) -> bool:
+    """Return whether `found` may stand before a column's rows.
+
+    During a growth every byte may be that of the old header or of the new one: the header is
+    rewritten in place, and what a reader or a loss of power finds of a write can be a part.
+    """
+    header = encode_header(column, superblock.rows, superblock.uuid)
+    if found == header or not superblock.growing or len(found) != HEADER_BYTES:
+        return found == header
+    other = encode_header(column, superblock.other_rows, superblock.uuid)
+    return all(byte in two for byte, *two in zip(found, header, other, strict=True))
 
 
 # What a header says, for messages only: how to find it, and how to speak of it.

@@ -66,6 +66,12 @@ class Store(abc.ABC):
         """Add a column that the table does not have; raises what `writing` raises."""
 
     @abc.abstractmethod
+    def resize(self, superblock: Superblock) -> None:
+        """Grow all columns to the rows of `superblock`, which differs from the present one in rows
+        and epoch alone; the growth is recorded when this returns. Raises what `writing` raises.
+        """
+
+    @abc.abstractmethod
     def count(self, counters: dict[str, int]) -> None:
         """Put other counters in the place of those there are; raises what `writing` raises."""
 
@@ -79,14 +85,14 @@ class Store(abc.ABC):
 
 
 def initial_blocks(
-    column: Column, rows: int, fill: Fill | None = None
+    column: Column, rows: int, fill: Fill | None = None, start: int = 0
 ) -> Iterator[tuple[int, FloatArray]]:
-    """Yield (first row, values) for all rows of a column in order; the array is used again."""
-    if rows == 0 or column.row_bytes == 0:
+    """Yield (first row, values) for the rows start..rows-1 in order; the array is used again."""
+    if rows == start or column.row_bytes == 0:
         return
-    block = min(rows, max(1, BLOCK_BYTES // column.row_bytes))
+    block = min(rows - start, max(1, BLOCK_BYTES // column.row_bytes))
     buffer: FloatArray = np.empty(column.shape(block), column.dtype)
-    for first in range(0, rows, block):
+    for first in range(start, rows, block):
         values = buffer[: min(block, rows - first)]
         column.init.fill(values, first, column.seed)
         if fill is not None:
@@ -141,6 +147,18 @@ class MemoryStore(Store):
         self._arrays[column.name] = _initial_array(column, superblock.rows)
         self.superblock = superblock
 
+    def resize(self, superblock: Superblock) -> None:
+        """See `Store.resize`; the arrays are others then."""
+        self._check_writable()
+        before = self.superblock.rows
+        arrays = {}
+        for column in superblock.columns:
+            array = _initial_array(column, superblock.rows, start=before)
+            array[:before] = self._arrays[column.name]
+            arrays[column.name] = array
+        self._arrays = arrays
+        self.superblock = superblock
+
     def count(self, counters: dict[str, int]) -> None:
         """See `Store.count`."""
         self._check_writable()
@@ -160,10 +178,13 @@ class MemoryStore(Store):
             raise ReadOnlyTableError("the table wraps a read-only array; give it a writable one")
 
 
-def _initial_array(column: Column, rows: int, fill: Fill | None = None) -> FloatArray:
+def _initial_array(
+    column: Column, rows: int, fill: Fill | None = None, start: int = 0
+) -> FloatArray:
+    """Return (rows, dim) or (rows,) with initial values in the rows start..rows-1."""
     # np.zeros leaves the pages of an all-zero column to the first touch.
     array: FloatArray = np.zeros(column.shape(rows), column.dtype)
     if str(column.init) != "zeros" or fill is not None:
-        for first, values in initial_blocks(column, rows, fill):
+        for first, values in initial_blocks(column, rows, fill, start):
             array[first : first + len(values)] = values
     return array

@@ -40,9 +40,9 @@ class Table(Described):
         opened. False means that a writer has it open, or ended without `close`: then `step` and
         `metadata` are the last commit's and some rows are newer.
 
-    Many threads may read; writing, `add_column`, `commit` and `close` are for one thread at a time.
-    Readers in other processes see rows as they are being written, and columns, `step` and
-    `metadata` as of their own opening.
+    Many threads may read; writing, `add_column`, `resize`, `commit` and `close` are for one thread
+    at a time. Readers in other processes see rows as they are being written, and the number of
+    rows, columns, `step` and `metadata` as of their own opening.
 
     >>> table = Table.create(None, 4, 2, init="zeros")
     >>> table.write([1, 3], [[1, 2], [3, 4]])
@@ -333,6 +333,45 @@ class Table(Described):
             store.add(column)
         elif present != column:
             raise ValueError(f"the table has another column {name!r}: {present}, asked: {column}")
+
+    def resize(self, rows: int) -> None:
+        """Grow all columns to `rows` rows; the present rows and the counters stay as they are.
+
+        The rows from the present number on start as the column's initial values say: they are what
+        they would be in a table created with that many rows (without a `fill`). On disk the number
+        of rows is recorded when this returns, apart from commits, and no row is copied; a crash at
+        any moment leaves the old number or the new one. In memory the arrays are others then: a
+        table around a caller's array goes on in memory of its own, with zeros in its new rows.
+
+        Arrays handed out before keep the old rows. Readers see the new rows when they open the
+        table again.
+
+        Parameters
+        ----------
+        rows : at least the present number; if it is that number, nothing happens.
+
+        Raises
+        ------
+        TypeError, ValueError  `rows` is no integer, fewer than there are, or too many for a file;
+            nothing happened.
+        OSError             the disk is full, for instance: the table has its old rows and goes on;
+            if it was `super` that could not be written, the handle takes no more writes.
+        MemoryError         there is no room in memory; the table is as it was.
+        RuntimeError        a `writing` block has not ended.
+        ReadOnlyTableError, ClosedTableError, TableFailedError  see `writing`.
+        """
+        store = self._open_store()
+        rows = whole_number("rows", rows, 0, MAX_BYTES)
+        if self._blocks:
+            raise RuntimeError("resize in a `writing` block, whose arrays have the old rows")
+        last = store.superblock
+        if rows < last.rows:
+            raise ValueError(
+                f"a table of {last.rows} rows cannot be resized to {rows}: tables do not shrink; "
+                "create another one and copy the rows"
+            )
+        if rows > last.rows:
+            store.resize(replace(last, rows=rows, other_rows=rows, epoch=last.epoch + 2))
 
     def count(self, name: str, value: int) -> None:
         """Set a counter, such as the steps of an optimizer; the next commit records it.

@@ -238,3 +238,16 @@ def test_a_sparse_gradient_minus_a_dense_one_is_dense():
     np.testing.assert_allclose(dense - grad, 1 - grad.to_dense().numpy())
     with pytest.raises(RuntimeError, match=r"add\(sparse, dense\) is not supported"):
         grad - ones(grad.shape)
+
+
+@pytest.mark.parametrize("sorted_before", [True, False])
+def test_a_widened_gradient_is_zero_in_the_further_rows(sorted_before):
+    narrow = RowGrad(RowPlan(np.array([2, 0, 2]), 3), np.ones((3, 2)))
+    if sorted_before:
+        assert narrow.plan.unique.tolist() == [0, 2]
+    wide = narrow.widened(5)
+
+    assert wide.shape == (5, 2)
+    assert wide.to_dense().tolist() == [[1, 1], [0, 0], [2, 2], [0, 0], [0, 0]]
+    assert narrow.shape == (3, 2)
+    assert wide.coalesce().widened(6).is_coalesced()

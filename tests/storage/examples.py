@@ -26,6 +26,7 @@ EXAMPLE = Superblock(
     boot_id=UUID("a0a1a2a3-a4a5-a6a7-a8a9-aaabacadaeaf"),
     durability="power",
     clean=True,
+    other_rows=5,
     seed=7,
     columns=(
         Column("weight", "float32", 3, Initial("normal", 0.0, 0.02), 7),
@@ -50,6 +51,7 @@ EXAMPLE_HEAD = bytes.fromhex(
     "a0 a1 a2 a3 a4 a5 a6 a7 a8 a9 aa ab ac ad ae af"  # boot id
     "00 01"  # durability, clean
     "00 00 00 00 00 00"
+    "05 00 00 00 00 00 00 00"  # other rows
 )
 EXAMPLE_JSON = (
     b'{"columns":[{"name":"weight","dtype":"float32","dim":3,"init":"normal(0.0, 0.02)","seed":7},'
@@ -108,9 +110,9 @@ def change_json(path: pathlib.Path, old: bytes, new: bytes) -> None:
 
     def change(body):
         length = struct.unpack_from("<I", body, 20)[0]
-        text = body[96 : 96 + length].replace(old, new)
-        assert text != body[96 : 96 + length]
-        return body[:20] + struct.pack("<I", len(text)) + body[24:96] + text
+        text = body[104 : 104 + length].replace(old, new)
+        assert text != body[104 : 104 + length]
+        return body[:20] + struct.pack("<I", len(text)) + body[24:104] + text
 
     change_copies(path, change)
 

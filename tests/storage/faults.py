@@ -12,7 +12,7 @@ from mmembed.storage import files
 
 CALLS = (
     *("open", "mkdir", "chmod", "fchmod", "fstat", "posix_fallocate", "pread", "pwrite"),
-    *("fdatasync", "fsync", "unlink", "rename"),
+    *("ftruncate", "fdatasync", "fsync", "unlink", "rename"),
 )
 
 
@@ -28,7 +28,8 @@ class Faults:
     """Stands in for the system in `mmembed.storage.files`.
 
     Call number `at`, from 0, raises OSError instead of being made; with `interrupt` it is made, and
-    KeyboardInterrupt comes right after it. `log` has "call file" for every call.
+    KeyboardInterrupt comes right after it. `log` has "call file" for every call. `watch` is called
+    with that text when the call has been made.
     """
 
     def __init__(self, at: int = -1, interrupt: bool = False) -> None:
@@ -36,6 +37,7 @@ class Faults:
         self.interrupt = interrupt
         self.log: list[str] = []
         self.active = False
+        self.watch = lambda call: None
 
     def __getattr__(self, name):
         real = getattr(os, name)
@@ -50,7 +52,9 @@ class Faults:
             if number == self.at and not self.interrupt:
                 raise InjectedError(errno.EIO, f"injected at call {number}, {name}")
             try:
-                return call(first, *arguments, **options)
+                result = call(first, *arguments, **options)
+                self.watch(self.log[number])
+                return result
             finally:
                 if number == self.at:
                     raise InjectedInterrupt(f"injected after call {number}, {name}")

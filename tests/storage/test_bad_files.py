@@ -172,6 +172,10 @@ def put(offset, kind, value):
     ]  # fmt: skip
 
 
+def put_rows(rows):
+    return lambda body: put(56, "<Q", rows)(put(96, "<Q", rows)(body))
+
+
 FORGERIES = {
     "magic": (put(0, "<B", 0), "begins with"),
     "version": (put(8, "<I", 2), "format version is 2, and this mmembed reads 1"),
@@ -179,9 +183,11 @@ FORGERIES = {
     "endian": (put(16, ">I", 0x01020304), "endian marker"),
     "json bytes": (put(20, "<I", 5), "a field is not valid"),
     "uuid": (put(24, "<Q", 0), "weight.npy is of another table: its uuid"),
-    "fewer rows": (put(56, "<Q", 4), r"another shape: \(5, 3\), must be \(4, 3\)"),
-    "more rows": (put(56, "<Q", 6), r"another shape: \(5, 3\), must be \(6, 3\)"),
-    "no rows": (put(56, "<Q", 0), r"another shape: \(5, 3\), must be \(0, 3\)"),
+    "fewer rows": (put_rows(4), r"another shape: \(5, 3\), must be \(4, 3\)"),
+    "more rows": (put_rows(6), r"another shape: \(5, 3\), must be \(6, 3\)"),
+    "no rows": (put_rows(0), r"another shape: \(5, 3\), must be \(0, 3\)"),
+    "a growth from fewer rows": (put(56, "<Q", 6), "weight.npy is truncated: it has 4156 bytes"),
+    "a growth beyond any file": (put(96, "<Q", 2**63), "other_rows must be in"),
     "rows beyond any file": (put(56, "<Q", 2**63), "rows must be in"),
     # In 64-bit arithmetic this many rows of 12 bytes have exactly the size of the file.
     "rows whose bytes wrap around": (put(56, "<Q", 2**62 + 5), "do not fit a file"),

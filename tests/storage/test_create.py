@@ -125,7 +125,7 @@ def test_what_appears_during_the_creation_is_not_replaced(path, monkeypatch, sys
         path.mkdir()
         yield from write(column, rows, fill)
 
-    monkeypatch.setattr("mmembed.storage.directory.initial_blocks", somebody_is_faster)
+    monkeypatch.setattr("mmembed.storage.column_files.initial_blocks", somebody_is_faster)
 
     with pytest.raises(TableExistsError, match="was created by someone else meanwhile"):
         Table.create(path, 9, 3)
@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_no_draft(path, monkeypatch):
             threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
             time.sleep(10)
 
-    monkeypatch.setattr("mmembed.storage.directory.initial_blocks", slow_blocks)
+    monkeypatch.setattr("mmembed.storage.column_files.initial_blocks", slow_blocks)
     # Whatever started the tests may have had the signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 

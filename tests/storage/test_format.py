@@ -29,6 +29,7 @@ from mmembed.storage.format import (
     encode_header,
     explain_header,
     file_bytes,
+    is_header,
     slot_offset,
 )
 from mmembed.storage.initial import Initial
@@ -69,6 +70,7 @@ def superblocks(draw):
         epoch=draw(U64),
         step=draw(U64),
         rows=draw(st.integers(0, 2**38)),
+        other_rows=draw(st.integers(0, 2**38)),
         attempt=draw(U64),
         boot_id=draw(st.uuids()),
         durability=draw(st.sampled_from(["power", "process"])),
@@ -91,8 +93,8 @@ def super_bytes(*copies):
 
 def test_a_copy_has_the_golden_bytes():
     assert encode_copy(EXAMPLE) == sealed(EXAMPLE_HEAD + EXAMPLE_JSON)
-    assert len(EXAMPLE_HEAD) == HEAD.size == 96
-    assert encode_copy(EXAMPLE)[-4:].hex() == "63840d66"
+    assert len(EXAMPLE_HEAD) == HEAD.size == 104
+    assert encode_copy(EXAMPLE)[-4:].hex() == "7c245d41"
 
 
 def test_the_golden_bytes_have_the_value():
@@ -198,6 +200,14 @@ def test_not_clean_wins_among_copies_of_an_epoch(order):
     assert decode_super(bytes(data)) == dataclasses.replace(EXAMPLE, clean=False)
 
 
+def test_copies_of_an_epoch_may_differ_in_the_mark_of_a_growth():
+    marked = dataclasses.replace(EXAMPLE, other_rows=9)
+
+    for copies in ((EXAMPLE, marked), (marked, EXAMPLE)):
+        data = bytes(SLOT_BYTES) + b"".join(encode_copy(copy) for copy in copies)
+        assert decode_super(data).rows == 5
+
+
 def test_the_latest_attempt_wins_among_copies_that_are_not_clean():
     copies = [dataclasses.replace(EXAMPLE, clean=False, attempt=n) for n in (8, 7)]
     data = bytearray(SUPER_BYTES)
@@ -246,8 +256,8 @@ FIELD_DAMAGES = {
     "version": (change_at(BODY, 8, "<I", 2), "format version is 2, and this mmembed reads 1"),
     "features": (change_at(BODY, 12, "<I", 1), "needs features 0x1"),
     "endian": (change_at(BODY, 16, ">I", 0x01020304), "endian marker is 0x04030201"),
-    "json too long": (change_at(BODY, 20, "<I", JSON_BYTES + 1), "has 8093 bytes of JSON"),
-    "json length 2**32-1": (change_at(BODY, 20, "<I", 2**32 - 1), "at most 8092 fit"),
+    "json too long": (change_at(BODY, 20, "<I", JSON_BYTES + 1), "has 8085 bytes of JSON"),
+    "json length 2**32-1": (change_at(BODY, 20, "<I", 2**32 - 1), "at most 8084 fit"),
     "json cut": (change_at(BODY, 20, "<I", len(EXAMPLE_JSON) - 1), "field is not valid"),
     "json with a zero": (change_at(BODY, 20, "<I", len(EXAMPLE_JSON) + 1), "field is not valid"),
     "no json": (change_at(BODY, 20, "<I", 0), "field is not valid"),
@@ -255,6 +265,8 @@ FIELD_DAMAGES = {
     "rows too many": (change_at(BODY, 56, "<Q", 2**62), "do not fit a file"),
     "durability": (change_at(BODY, 88, "<B", 2), "durability level is 2"),
     "clean": (change_at(BODY, 89, "<B", 2), "byte 89 is 0x02, must be 0x01"),
+    "other rows above 2**63": (change_at(BODY, 96, "<Q", 2**63), "other_rows must be in"),
+    "other rows too many": (change_at(BODY, 96, "<Q", 2**62), "do not fit a file"),
     "zeros of the head": (change_at(BODY, 95, "<B", 1), "byte 95 is 0x01, must be 0x00"),
     "zeros behind": (BODY.ljust(4000, b"\0") + b"x", "byte 4000 is 0x78, must be 0x00"),
 }
@@ -334,7 +346,7 @@ def test_a_wrong_checksum_is_refused_with_both():
     data[-1] ^= 0xFF
 
     with pytest.raises(
-        CorruptTableError, match="checksum is 0x990d8463, its bytes give 0x660d8463"
+        CorruptTableError, match="checksum is 0xbe5d247c, its bytes give 0x415d247c"
     ):
         decode_copy(bytes(data))
 
@@ -375,7 +387,7 @@ def edited(data, edits):
 def test_edited_and_resealed_bytes_become_a_value_with_those_bytes_or_one_error(edits, fix_length):
     body = edited(BODY, edits)
     if fix_length and len(body) > 24:
-        text = body[96:].rstrip(b"\0")
+        text = body[104:].rstrip(b"\0")
         body = body[:20] + struct.pack("<I", len(text)) + body[24:]
     data = sealed(body)[:COPY_BYTES]
 
@@ -395,6 +407,26 @@ def test_edited_json_becomes_a_value_with_those_bytes_or_one_error(edits):
     value = value_or_refusal(decode_copy, data)
 
     assert value is None or encode_copy(value) == data
+
+
+# Headers during a growth.
+
+
+@pytest.mark.parametrize(("rows", "other_rows"), [(5, 12), (12, 5)])
+def test_during_a_growth_a_header_may_be_the_old_the_new_or_torn_between_them(rows, other_rows):
+    column = EXAMPLE.columns[0]
+    settled = dataclasses.replace(EXAMPLE, rows=rows, other_rows=rows)
+    growing = dataclasses.replace(EXAMPLE, rows=rows, other_rows=other_rows)
+    old, new = (encode_header(column, count, EXAMPLE.uuid) for count in (rows, other_rows))
+
+    for cut in (0, 60, 61, 130, 512, HEADER_BYTES):
+        torn = new[:cut] + old[cut:]
+        assert is_header(torn, column, growing)
+        assert is_header(torn, column, settled) == (torn == old)
+    for wrong in (old[:-1], old + b" ", old[:61] + b"?" + old[62:], b""):
+        assert not is_header(wrong, column, growing)
+    third = encode_header(column, 7, EXAMPLE.uuid)
+    assert not is_header(third, column, growing)
 
 
 # What differs in a header is said; that it differs is found by comparing all bytes.

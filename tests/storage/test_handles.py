@@ -201,7 +201,13 @@ def sparse_table(path, rows, dim):
         "weight", "float32", dim, EXAMPLE.columns[1].init, EXAMPLE.seed
     )
     superblock = EXAMPLE.__class__(
-        **{**EXAMPLE.__dict__, "rows": rows, "columns": (column,), "metadata": {}}
+        **{
+            **EXAMPLE.__dict__,
+            "rows": rows,
+            "other_rows": rows,
+            "columns": (column,),
+            "metadata": {},
+        }
     )
     path.mkdir(mode=0o700)
     for name, data, size in (

@@ -111,6 +111,22 @@ class Machine(RuleBasedStateMachine):
             self.changed = True
 
     @precondition(lambda self: self.table.mode == "r+")
+    @rule(more=st.integers(-1, 5))
+    def resize(self, more):
+        before = len(self.columns["weight"])
+        rows = before + more
+        if more < 0:
+            with pytest.raises(ValueError, match=r"do not shrink|rows must be in"):
+                self.table.resize(rows)
+            return
+        self.table.resize(rows)
+        for name, column in self.columns.items():
+            shape = (rows, *column.shape[1:])
+            self.columns[name] = self.initial(name, shape, self.dtype, self.specs[name][2])
+            self.columns[name][:before] = column
+        self.recorded = (self.recorded[0], self.recorded[1] + 2 * bool(more), *self.recorded[2:])
+
+    @precondition(lambda self: self.table.mode == "r+")
     @rule(name=st.sampled_from(["a.step", "b.step"]), value=st.integers(0, 2**64 - 1))
     def count(self, name, value):
         self.table.count(name, value)

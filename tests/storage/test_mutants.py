@@ -8,10 +8,21 @@ import textwrap
 
 import pytest
 
-from mmembed.storage import Table, access, directory, files, format, locks, table
+from mmembed.storage import (
+    Table,
+    access,
+    column_files,
+    directory,
+    files,
+    format,
+    locks,
+    store,
+    table,
+)
 from mmembed.storage.directory import DirectoryStore
 from mmembed.storage.files import Directory
 from mmembed.storage.locks import WriterLock
+from mmembed.storage.store import MemoryStore
 
 from . import (
     test_bad_files,
@@ -21,6 +32,7 @@ from . import (
     test_format,
     test_handles,
     test_locks,
+    test_resize,
     test_table,
 )
 from .examples import numbered_table, small_table
@@ -71,6 +83,39 @@ def alone(test):
 
 order = with_patch(test_commit.test_a_commit_syncs_changed_columns_before_super)
 created = with_patch(test_create.test_create_reserves_writes_syncs_and_only_then_renames)
+
+killed = with_patch(
+    lambda path, patch: test_resize.test_a_kill_at_any_call_leaves_the_old_rows_or_the_new(
+        path.parent, patch
+    )
+)
+power_lost = with_patch(
+    lambda path, patch: test_resize.test_a_loss_of_power_at_any_call_leaves_the_old_rows_or_the_new(
+        path.parent, patch
+    )
+)
+failing = with_patch(
+    lambda path, patch: test_resize.test_a_growth_that_fails_anywhere_is_undone_or_recorded(
+        path.parent, patch, False
+    )
+)
+interrupted = with_patch(
+    lambda path, patch: test_resize.test_a_growth_that_fails_anywhere_is_undone_or_recorded(
+        path.parent, patch, True
+    )
+)
+
+
+steps = with_patch(
+    test_resize.test_a_growth_is_marked_written_recorded_and_settled_in_this_order, "power"
+)
+
+
+def grown(on_disk):
+    return lambda path, patch: test_resize.test_a_grown_table_is_as_if_made_with_that_many_rows(
+        path if on_disk else None, "float32", "normal"
+    )
+
 
 MUTANTS = {
     # Commit
@@ -138,8 +183,8 @@ MUTANTS = {
     ),
     # Creation
     "rename before the names are synced": (Directory, "sync", "os.fsync(self.fd)", "pass", created),
-    "files not synced at creation": (directory, "_write_column", "file.sync()", "pass", created),
-    "space not reserved": (directory, "_write_column", "file.reserve", "bool", created),
+    "files not synced at creation": (column_files, "write_column", "file.sync()", "pass", created),
+    "space not reserved": (column_files, "write_column", "file.reserve", "bool", created),
     "draft kept on Ctrl-C": (
         files, "draft", "except BaseException", "except Exception",
         with_patch(test_create.test_a_create_that_fails_anywhere_leaves_nothing, True),
@@ -185,14 +230,14 @@ MUTANTS = {
         ),
     ),
     "longer files accepted": (
-        directory, "_map_column", "if file.size() != size", "if file.size() < size",
+        column_files, "_check", "least <= size <= most", "least <= size",
         damaged("column long by a byte"),
     ),
     "header not compared": (
-        directory, "_map_column", "found != expected", "False", damaged("columns swapped"),
+        format, "is_header", "return found == header", "return True", damaged("columns swapped"),
     ),
     "views can be made writable": (
-        directory, "_map_column", "rows.toreadonly()", "rows",
+        column_files, "map_column", "data.toreadonly()", "data",
         with_small(test_handles.test_views_of_tables_on_disk_refuse_writes, "r+"),
     ),
     "pickles do not tell tables apart": (
@@ -242,6 +287,73 @@ MUTANTS = {
     "huge files": (
         format, "file_bytes", "if max(", "if 0 * max(",
         alone(test_format.test_a_file_of_more_than_2_to_the_63_bytes_is_refused),
+    ),
+    # Growth
+    "growth not marked": (DirectoryStore, "resize", "self._rewrite(marked)", "pass", killed),
+    "new rows not synced": (column_files, "extend_column", "file.sync()", "pass", power_lost),
+    "new rows recorded before they are written": (
+        DirectoryStore, "resize",
+        "                for column, file in files:\n",
+        "                self._record(grown)\n                for column, file in files:\n", killed,
+    ),
+    "new number not synced": (DirectoryStore, "_record", "file.sync()", "pass", steps),
+    "headers rewritten before the new number is recorded": (
+        DirectoryStore, "resize", "self._record(grown)", "pass", steps,
+    ),
+    "headers left": (
+        column_files, "settle_column", "file.write(", "bool, (",
+        with_path(test_resize.test_numpy_sees_the_new_rows),
+    ),
+    "headers not synced": (column_files, "settle_column", "file.sync()", "pass", power_lost),
+    "torn headers refused": (
+        format, "is_header", "byte in two for", "list(two) in ([byte], [byte, byte]) for",
+        power_lost,
+    ),
+    "longer files refused": (
+        column_files, "_check", "superblock.other_rows)", "superblock.rows)", killed,
+    ),
+    "growth not settled at opening": (
+        DirectoryStore, "open", "if last.growing", "if False", killed,
+    ),
+    "undone growth not cut": (column_files, "settle_column", "file.cut", "bool", killed),
+    "failed growth not undone": (
+        DirectoryStore, "resize", "if self._failure is None and", "if False and", failing,
+    ),
+    "interrupted growth not undone": (
+        DirectoryStore, "resize", "except BaseException", "except Exception", interrupted,
+    ),
+    "growth undone after it was recorded": (
+        DirectoryStore, "resize", "if self._failure is None and", "if", failing,
+    ),
+    "readers look once": (
+        DirectoryStore, "_attach", "if self.superblock == before", "if True",
+        with_patch(test_resize.test_a_reader_that_opens_during_a_growth_is_not_refused),
+    ),
+    "a growth commits": (
+        DirectoryStore, "resize", "recorded = _read_super(self._super)", "recorded = before",
+        with_path(test_resize.test_a_growth_does_not_commit),
+    ),
+    "old rows begin anew": (
+        column_files, "extend_column", "start=rows", "start=0", grown(on_disk=True),
+    ),
+    "old rows begin anew in memory": (
+        MemoryStore, "resize", "array[:before] = ", "_ = ", grown(on_disk=False),
+    ),
+    "new rows are those from 0 on": (
+        store, "initial_blocks", "column.init.fill(values, first,",
+        "column.init.fill(values, first - start,", grown(on_disk=True),
+    ),
+    "tables shrink": (
+        Table, "resize", "if rows < last.rows", "if False",
+        lambda path, patch: (
+            test_resize.test_a_number_of_rows_that_cannot_be_is_refused_and_nothing_changes(
+                path, 4, ValueError, "do not shrink"
+            )
+        ),
+    ),
+    "growth in a writing block": (
+        Table, "resize", "if self._blocks", "if False",
+        with_path(test_resize.test_a_growth_in_a_writing_block_is_refused),
     ),
     # Locks
     "no lock": (

@@ -7,6 +7,13 @@ import numpy as np
 from mmembed.rows import RowGrad
 
 
+def in_layout(rows, layout):
+    """Return a copy of rows: contiguous, with other rows between them, or column after column."""
+    if layout == "strided":
+        return np.repeat(rows, 2, axis=0)[::2]
+    return np.array(rows, order="F" if layout == "fortran" else "C")
+
+
 def close(got, want, dtype):
     rtol = 3e-6 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)

@@ -15,7 +15,7 @@ from mmembed import functional as F
 from mmembed import nn
 from mmembed.autograd import Tensor, tensor
 
-from .parity import close, compare_gradients
+from .parity import close, compare_gradients, in_layout
 
 torch = pytest.importorskip("torch")
 
@@ -34,6 +34,7 @@ class Case:
     options: tuple[tuple[str, object], ...]
     weighted: bool
     frozen: bool
+    layout: str
     on_disk: bool
     seed: int
 
@@ -82,6 +83,7 @@ def cases(draw):
         options=tuple(options.items()),
         weighted=mode == "sum" and draw(st.booleans()),
         frozen=draw(st.booleans()),
+        layout=draw(st.sampled_from(["contiguous", "strided", "fortran"])),
         on_disk=draw(st.booleans()),
         seed=draw(st.integers(0, 999)),
     )
@@ -105,9 +107,8 @@ def test_they_are_torchs_in_very_many_cases(backend, case):
 def compare(case, folder):
     options = dict(case.options)
     path = Path(folder, "t.mmembed") if case.on_disk else None
-    ours = nn.EmbeddingBag(
-        case.rows, case.dim, **options, _weight=Tensor(case.weight.copy()), path=path
-    )
+    weight = Tensor(in_layout(case.weight, case.layout))
+    ours = nn.EmbeddingBag(case.rows, case.dim, **options, _weight=weight, path=path)
     theirs = torch.nn.EmbeddingBag(
         case.rows, case.dim, **options, _weight=torch.from_numpy(case.weight.copy())
     )

@@ -15,7 +15,7 @@ from mmembed import functional as F
 from mmembed import nn
 from mmembed.autograd import Tensor, tensor
 
-from .parity import close, compare_gradients
+from .parity import close, compare_gradients, in_layout
 
 torch = pytest.importorskip("torch")
 
@@ -69,12 +69,8 @@ def cases(draw):
 def ours_and_torchs(case, folder):
     options = dict(case.options)
     path = Path(folder, "t.mmembed") if case.on_disk else None
-    weight = case.weight.copy()
-    if case.layout == "strided":
-        weight = np.repeat(weight, 2, axis=0)[::2]
-    elif case.layout == "fortran":
-        weight = np.asfortranarray(weight)
-    ours = nn.Embedding(case.rows, case.dim, **options, _weight=Tensor(weight), path=path)
+    weight = Tensor(in_layout(case.weight, case.layout))
+    ours = nn.Embedding(case.rows, case.dim, **options, _weight=weight, path=path)
     theirs = torch.nn.Embedding(
         case.rows, case.dim, **options, _weight=torch.from_numpy(case.weight.copy())
     )

@@ -187,11 +187,15 @@ def test_changing_a_mask_before_backward_is_refused():
 
 def test_halves_are_normalized_and_activated_in_single_precision():
     values = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float16) * 100
-    x = tensor(values, requires_grad=True)
+    x, weight, bias = (tensor(a, requires_grad=True) for a in (values, *np.eye(2, 300, dtype="f4")))
+    with no_grad():
+        weight.fill_(1)
+        bias.zero_()
 
-    result = ops.gelu(ops.layer_norm(x, (300,)))
+    result = ops.gelu(ops.layer_norm(x, (300,), weight, bias))
     result.sum().backward()
 
     exact = ops.gelu(ops.layer_norm(tensor(values.astype(np.float64)), (300,)))
     assert result.dtype == x.grad.dtype == np.float16
+    assert weight.grad.dtype == bias.grad.dtype == np.float32
     np.testing.assert_allclose(result.detach().numpy(), exact.numpy(), rtol=3e-3, atol=1e-3)

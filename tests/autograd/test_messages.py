@@ -239,6 +239,9 @@ EXACT = {
     "layer_norm with a double weight": lambda lib: lib.F.layer_norm(
         lib.m.ones(2, 3), (3,), lib.m.ones(3, dtype=lib.float64)
     ),
+    "layer_norm of doubles": lambda lib: lib.F.layer_norm(
+        lib.m.ones(2, 3, dtype=lib.float64), (3,), lib.m.ones(3)
+    ),
     "layer_norm, then changed": saved_then_changed(lambda lib, w: lib.F.layer_norm(w, (5,))),
     "dropout of too much": lambda lib: lib.F.dropout(lib.m.ones(3), 1.5),
     "dropout of less than nothing": lambda lib: lib.F.dropout(lib.m.ones(3), -0.5),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dtypes import TORCH_NAMES, Array
+from ..dtypes import FLOAT, Array
 from ..recording import record
 from ..variable import Variable
 from .operands import check_floating, quiet
@@ -35,7 +35,8 @@ def layer_norm(
     ----------
     input : (..., *normalized_shape), floating.
     normalized_shape : sizes of the dimensions over which mean and variance are taken.
-    weight, bias : of that shape and the dtype of input: the factor and the summand per element.
+    weight, bias : of that shape: the factor and the summand per element. Of the dtype of input, or
+        float32 beside a float16 input.
     eps : added to the variance.
 
     Raises
@@ -78,16 +79,19 @@ def layer_norm(
         gradient = scale * (g - mean(g) - normal * mean(g * normal))
         return gradient.astype(upstream.dtype, copy=False)  # type: ignore[no-any-return]
 
-    def for_weight(upstream: Any, x: Array, center: Array, scale: Array) -> Array:
+    def for_weight(upstream: Any, x: Array, center: Array, scale: Array, weight: Array) -> Array:
         gradient = np.sum(upstream * ((x - center) * scale), axis=leading)
-        return gradient.astype(upstream.dtype, copy=False)  # type: ignore[no-any-return]
+        return gradient.astype(weight.dtype, copy=False)  # type: ignore[no-any-return]
+
+    def for_bias(upstream: Any, bias_dtype: np.dtype[Any]) -> Array:
+        return np.sum(upstream, axis=leading, dtype=dtype).astype(bias_dtype)  # type: ignore[no-any-return]
 
     return record(
         "NativeLayerNormBackward0",
         value.astype(input.dtype, copy=False),
         (input, for_input, (input, center, scale, weight)),
-        (weight, for_weight, (input, center, scale)),
-        (bias, lambda upstream: np.sum(upstream, axis=leading), ()),
+        (weight, for_weight, (input, center, scale, weight)),
+        (bias, for_bias, (None if bias is None else bias.dtype,)),
     )
 
 
@@ -113,7 +117,9 @@ def _check(input: Variable, shape: tuple[int, ...], parameters: dict[str, Variab
     check_floating(input, "LayerNormKernelImpl")
     for parameter in parameters.values():
         if parameter is not None and parameter.dtype != input.dtype:
-            raise RuntimeError(
-                "mixed dtype (CPU): expect parameter to have scalar type of "
-                f"{TORCH_NAMES[input.dtype].scalar}"
-            )
+            if parameter.dtype != FLOAT:
+                raise RuntimeError(
+                    "mixed dtype (CPU): expect parameter to have scalar type of Float"
+                )
+            if input.dtype != np.float16:
+                raise RuntimeError("mixed dtype (CPU): all inputs must share same datatype.")

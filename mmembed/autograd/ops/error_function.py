@@ -87,16 +87,19 @@ def gelu(input: Variable, approximate: str = "none") -> Tensor:
     check_floating(input, "GeluKernelImpl")
     x = _wide(input.array)
     if approximate == "tanh":
-        value, rule = 0.5 * x * (1 + np.tanh(_inner(x))), _tanh_rule
+        value = 0.5 * x * (1 + np.tanh(_inner(x)))
+        edge: tuple[Any, ...] = (input, _tanh_rule, (input,))
     else:
-        value, rule = x * _share_below(x), _exact_rule
-    return record("GeluBackward0", value.astype(input.dtype, copy=False), (input, rule, (input,)))
+        share = 0.5 * (1 + _erf(x * _SQRT_HALF))
+        value = x * share
+        edge = (input, _exact_rule, (input, share))
+    return record("GeluBackward0", value.astype(input.dtype, copy=False), edge)
 
 
-def _exact_rule(upstream: Any, x: Array) -> Any:
+def _exact_rule(upstream: Any, x: Array, share: Array) -> Any:
     x = _wide(x)
     density = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return (upstream * (_share_below(x) + x * density)).astype(upstream.dtype, copy=False)
+    return (upstream * (share + x * density)).astype(upstream.dtype, copy=False)
 
 
 def _tanh_rule(upstream: Any, x: Array) -> Any:
@@ -113,10 +116,6 @@ def _wide(x: Array) -> Array:
 
 def _inner(x: Array) -> Array:
     return _TANH_SCALE * (x + _TANH_CUBE * x * x * x)
-
-
-def _share_below(x: Array) -> Any:
-    return 0.5 * (1 + _erf(x * _SQRT_HALF))
 
 
 def _erf_rule(upstream: Any, x: Array) -> Any:

@@ -74,6 +74,8 @@ TESTS = {
     "test_targets_of_every_kind_give_the_same",
     "`mean` and `norm` of integers": "autograd/test_dtypes.py::"
     "test_integers_become_float32_where_a_fraction_can_come_out",
+    "`ModuleList.insert` takes": "nn/test_layers.py::test_a_list_inserts_where_lists_do",
+    "What `dropout` zeroes": "autograd/test_layers.py::test_dropout_follows_from_the_seed",
     "`no_grad` refuses to decorate": "autograd/test_tape.py::"
     "test_decorating_a_generator_function_is_refused",
 }

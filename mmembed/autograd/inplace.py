@@ -17,6 +17,7 @@ from .dtypes import FLOAT, INTEGER, TORCH_NAMES, Array, rank
 from .ops import arithmetic
 from .ops.cast import cast
 from .ops.indexing import is_array, items_of, numpy_index, translated
+from .ops.masking import masked_fill
 from .ops.operands import (
     Operand,
     back_to,
@@ -27,6 +28,7 @@ from .ops.operands import (
     quiet,
     unbroadcast,
 )
+from .ops.pointwise import relu
 from .random import fill_normal, fill_uniform
 from .recording import record, takes_any
 from .variable import UNRECORDED, Variable, wrap
@@ -204,6 +206,14 @@ class InPlace(Variable):
             edges = (before, _zero, ()), (source, back_to(source), ())
             self._grad_fn = record("CopyBackwards", self.array, *edges)._grad_fn
         return self
+
+    def relu_(self) -> Self:
+        """Set negative elements to 0."""
+        return self.copy_(relu(self))
+
+    def masked_fill_(self, mask: Variable | Array, value: Operand) -> Self:
+        """Set the elements where the mask is True to `value`; see `masked_fill`."""
+        return self.copy_(masked_fill(self, mask, value))
 
     def zero_(self) -> Self:
         """Set all elements to 0."""

@@ -17,8 +17,10 @@ from .ops import (
     cast,
     compare,
     distributions,
+    error_function,
     extremes,
     indexing,
+    masking,
     matrices,
     pointwise,
     reduce,
@@ -104,6 +106,7 @@ class Tensor(InPlace, Convertible):
     neg = arithmetic.neg
     reciprocal = arithmetic.reciprocal
     matmul = matrices.matmul
+    bmm = matrices.bmm
 
     eq = compare.eq
     ne = compare.ne
@@ -121,8 +124,10 @@ class Tensor(InPlace, Convertible):
     sigmoid = pointwise.sigmoid
     tanh = pointwise.tanh
     relu = pointwise.relu
+    erf = error_function.erf
     softmax = distributions.softmax
     log_softmax = distributions.log_softmax
+    masked_fill = masking.masked_fill
 
     sum = reduce.sum
     mean = reduce.mean
@@ -143,6 +148,10 @@ class Tensor(InPlace, Convertible):
     squeeze = shape.squeeze
     clone = cast.clone
     to = cast.cast
+
+    def where(self, condition: Variable, other: Operand) -> Tensor:
+        """Return this tensor where the condition holds, else `other`."""
+        return masking.where(condition, self, other)  # type: ignore[no-any-return]
 
     def double(self) -> Tensor:
         """Return this tensor as float64."""

@@ -6,15 +6,19 @@ Must not know whether a table is a file, nor modules or optimizers.
 from ..autograd.ops import (
     binary_cross_entropy_with_logits,
     cross_entropy,
+    gelu,
+    layer_norm,
+    linear,
     log_softmax,
     logsigmoid,
     mse_loss,
     nll_loss,
-    relu,
+    scaled_dot_product_attention,
     sigmoid,
     softmax,
     tanh,
 )
+from .activations import dropout, relu
 from .bags import embedding_bag
 from .embedding import checked_padding, embedding
 from .lookup import row_index
@@ -23,14 +27,19 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "checked_padding",
     "cross_entropy",
+    "dropout",
     "embedding",
     "embedding_bag",
+    "gelu",
+    "layer_norm",
+    "linear",
     "log_softmax",
     "logsigmoid",
     "mse_loss",
     "nll_loss",
     "relu",
     "row_index",
+    "scaled_dot_product_attention",
     "sigmoid",
     "softmax",
     "tanh",

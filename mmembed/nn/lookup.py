@@ -16,7 +16,7 @@ from ..autograd import Tensor
 from ..autograd.random import next_seed
 from ..parameter import Parameter, TableParameter, parameter_over
 from ..storage import Table
-from .module import Module
+from .module import Module, check_device
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,8 +58,7 @@ class Lookup(Module):
         rows: Rows,
     ) -> None:
         super().__init__()
-        if rows.device not in (None, "cpu"):
-            raise ValueError(f"device must be 'cpu', got {rows.device!r}")
+        check_device(rows.device)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = padding_idx

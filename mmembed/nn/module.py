@@ -16,6 +16,12 @@ from ..parameter import Parameter, zero_grad
 Self = TypeVar("Self", bound="Module")
 
 
+def check_device(device: str | None) -> None:
+    """Raise ValueError unless the device is "cpu" or None."""
+    if device not in (None, "cpu"):
+        raise ValueError(f"device must be 'cpu', got {device!r}")
+
+
 class IncompatibleKeys(NamedTuple):
     """Names that a loaded state lacks, and names that it has and the module has not."""
 
@@ -107,14 +113,20 @@ class Module:
 
     # -- the tree ----------------------------------------------------------------------------------
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Yield (dotted name, module) for this module and all below it, each module once."""
+    def named_modules(
+        self, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """Yield (dotted name, module) for this module and all below it.
+
+        Each module once, or under every name that it has.
+        """
         seen: set[int] = set()
         pending = [(prefix, self)]
         while pending:
             name, module = pending.pop()
             if id(module) not in seen:
-                seen.add(id(module))
+                if remove_duplicate:
+                    seen.add(id(module))
                 yield name, module
                 below = [(_join(name, key), child) for key, child in module._modules.items()]
                 pending.extend(reversed(below))
@@ -149,7 +161,8 @@ class Module:
         self, prefix: str = "", recurse: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
         """Yield (dotted name, parameter) under every name it has."""
-        owners = self.named_modules(prefix) if recurse else [(prefix, self)]
+        below = self.named_modules(prefix, remove_duplicate=False)
+        owners = below if recurse else [(prefix, self)]
         for owner_name, owner in owners:
             for key, parameter in owner._parameters.items():
                 if parameter is not None:
@@ -210,8 +223,7 @@ class Module:
                 device = argument
             else:
                 dtype = argument
-        if device not in (None, "cpu"):
-            raise ValueError(f"device must be 'cpu', got {device!r}")
+        check_device(device)
         if dtype is not None:
             wanted = np.dtype(dtype)
             if wanted.kind != "f":
@@ -299,7 +311,7 @@ class Module:
             heading = f"Error(s) in loading state_dict for {type(self).__name__}:"
             raise RuntimeError("\n\t".join([heading, *problems]))
         if assign:
-            for module_name, module in self.named_modules():
+            for module_name, module in self.named_modules(remove_duplicate=False):
                 for key, parameter in module._parameters.items():
                     value = found.get(_join(module_name, key))
                     if parameter is not None and value is not None:

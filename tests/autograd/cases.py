@@ -1,88 +1,34 @@
 """Every differentiable operation, written once for mmembed and torch: `function(lib, *tensors)`.
 
-`lib` has `cat`, `stack` and `F`, the functions of torch.nn.functional. Each case names the kind of
-values of each of its inputs, and shapes for the numeric check.
+`lib` has the functions of NAMES, and `F`, those of torch.nn.functional.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
 from mmembed import autograd
 
+from .case import BROADCAST, MATRIX, ONE, PAIR, PRODUCTS, Case, classes, constant
+from .layer_cases import MASK, attentions, einsums, layer_norms
+
+NAMES = ("bmm", "cat", "einsum", "erf", "masked_fill", "stack", "where")
+"""The functions of cases that torch has at its top, and this package too."""
+
 OURS = SimpleNamespace(
-    cat=autograd.cat, stack=autograd.stack, F=autograd.ops, tensor=autograd.tensor
+    F=autograd.ops, tensor=autograd.tensor, **{name: getattr(autograd, name) for name in NAMES}
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    """An operation. `shapes` are tuples of input shapes; `kinds` name the values of each input."""
-
-    function: Any
-    shapes: tuple[tuple[tuple[int, ...], ...], ...]
-    kinds: tuple[str, ...] = ("real",)
-
-
-def values(shape, kind, rng, dtype=np.float64):
-    """Draw an array: real, positive, apart (no zeros, no ties), or zeros among reals."""
-    drawn = rng.standard_normal(shape)
-    if kind == "positive":
-        drawn = np.abs(drawn) + 0.3
-    elif kind == "apart":
-        ranks = rng.permutation(drawn.size).reshape(shape) + 1.0
-        drawn = ranks * np.where(drawn < 0, -0.5, 0.5)
-    elif kind == "zeros":
-        drawn = np.where(rng.random(shape) < 0.3, 0.0, drawn)
-    elif kind == "small":
-        drawn = rng.uniform(-1.5, 1.5, shape)
-    return np.asarray(drawn, dtype)
-
-
-BROADCAST = (
-    ((3, 2), (3, 2)),
-    ((3, 2), (2,)),
-    ((2,), (4, 3, 2)),
-    ((3, 1), (1, 2)),
-    ((), (3, 2)),
-    ((4, 1, 2), (3, 1)),
-    ((0, 2), (2,)),
-    ((), ()),
-)
-ONE = (((3, 4),), ((5,),), ((2, 3, 4),), ((),), ((0, 3),))
-MATRIX = (((3, 4),), ((2, 3, 4),))
-PRODUCTS = (
-    ((3,), (3,)),
-    ((2, 3), (3,)),
-    ((3,), (3, 2)),
-    ((4, 3), (3, 2)),
-    ((5, 4, 3), (3, 2)),
-    ((5, 4, 3), (3,)),
-    ((3,), (5, 3, 2)),
-    ((5, 4, 3), (5, 3, 2)),
-    ((2, 1, 4, 3), (5, 3, 2)),
-    ((4, 3), (5, 3, 2)),
-    ((0, 3), (3, 2)),
-    ((4, 0), (0, 2)),
-)
-PAIR = ("real", "real")
 WEIGHT = np.array([0.5, 2.0, 1.0, 0.25])
 TARGETS = np.array([1, 3, 0])
 IDS = np.array([[0, 1], [1, 1]])
 
 
-def _constant(lib, like, array):
-    """Return `array` as a tensor of the library and dtype of `like`."""
-    made = lib.tensor(array)
-    return made.to(like.dtype) if made.dtype != like.dtype else made
-
-
-def _classes(lib, array):
-    return lib.tensor(np.asarray(array, np.int64))
+def _masked(lib, x, value):
+    return lib.masked_fill(x, lib.tensor(MASK), value)
 
 
 def _set_row(lib, x, y):
@@ -93,7 +39,7 @@ def _set_row(lib, x, y):
 
 def _set_rows(lib, x, y):
     z = x * 1
-    z[_classes(lib, [2, 0])] = y
+    z[classes(lib, [2, 0])] = y
     return z * x
 
 
@@ -183,6 +129,39 @@ CASES = {
     "matmul of views": Case(
         lambda lib, a, b: a.mT @ b.mT, (((3, 4), (2, 3)), ((5, 3, 4), (5, 2, 3))), PAIR
     ),
+    "bmm": Case(
+        lambda lib, a, b: lib.bmm(a, b),
+        (((2, 3, 4), (2, 4, 5)), ((0, 3, 4), (0, 4, 5)), ((2, 3, 0), (2, 0, 5))),
+        PAIR,
+    ),
+    "bmm of views": Case(lambda lib, a, b: a.mT.bmm(b.mT), (((2, 4, 3), (2, 5, 4)),), PAIR),
+    "einsum of lists": Case(
+        lambda lib, a, b: lib.einsum(a, [..., 0, 1], b, [1, 51], [51, ...]),
+        (((2, 3, 4), (4, 5)),),
+        PAIR,
+    ),
+    "einsum of lists without output": Case(
+        lambda lib, a, b: lib.einsum(a, [30, 1], b, [1, 2]), (((3, 4), (4, 5)),), PAIR
+    ),
+    "einsum of one operand twice": Case(lambda lib, a: lib.einsum("ij,kj", a, a), (((3, 4),),)),
+    "erf": Case(lambda lib, a: a.erf() + lib.erf(4 * a), ONE),
+    "gelu": Case(lambda lib, a: lib.F.gelu(a), ONE),
+    "gelu tanh": Case(lambda lib, a: lib.F.gelu(a, approximate="tanh"), ONE),
+    "where": Case(lambda lib, a, b: lib.where(a * b > 0, a, b), BROADCAST, ("apart", "apart")),
+    "where of three shapes": Case(
+        lambda lib, a, b: lib.where(lib.tensor(MASK), a, b),
+        (((3, 1), (4,)), ((2, 3, 4), ()), ((1, 4), (5, 1, 1))),
+        PAIR,
+    ),
+    "where scalar": Case(lambda lib, a: lib.where(a > 0, a, 2), ONE, ("apart",)),
+    "scalar where": Case(lambda lib, a: a.where(a > 0, -0.5), ONE, ("apart",)),
+    "masked_fill": Case(
+        lambda lib, a: _masked(lib, a, -2.5) * a, (((3, 4),), ((4,),), ((2, 3, 4),), ((),))
+    ),
+    "masked_fill with a tensor": Case(_masked, (((3, 4), ()), ((2, 1, 4), ())), PAIR),
+    "dropout of none": Case(lambda lib, a: lib.F.dropout(a, 0.0) * a, ONE),
+    "dropout of all": Case(lambda lib, a: lib.F.dropout(a, 1.0) * a, ONE),
+    "dropout when not training": Case(lambda lib, a: lib.F.dropout(a, 0.5, False) * a, ONE),
     "linear": Case(
         lambda lib, a, w, b: lib.F.linear(a, w, b),
         (((5, 3), (2, 3), (2,)), ((4, 5, 3), (2, 3), (2,)), ((3,), (2, 3), (2,))),
@@ -192,12 +171,12 @@ CASES = {
     "index slice": Case(lambda lib, a: a[1:, ::2], MATRIX),
     "index none": Case(lambda lib, a: a[None, ..., None, 1], MATRIX),
     "index all": Case(lambda lib, a: a[...], ONE),
-    "index ids": Case(lambda lib, a: a[_classes(lib, IDS)], MATRIX),
+    "index ids": Case(lambda lib, a: a[classes(lib, IDS)], MATRIX),
     "index two ids": Case(
-        lambda lib, a: a[_classes(lib, [0, 1, 0]), _classes(lib, [2, 2, 2])], MATRIX
+        lambda lib, a: a[classes(lib, [0, 1, 0]), classes(lib, [2, 2, 2])], MATRIX
     ),
-    "index mixed": Case(lambda lib, a: a[0, :, _classes(lib, [3, 1, 3])], (((2, 3, 4),),)),
-    "index mixed last": Case(lambda lib, a: a[1:, _classes(lib, [3, 1, 3])], (((3, 4),),)),
+    "index mixed": Case(lambda lib, a: a[0, :, classes(lib, [3, 1, 3])], (((2, 3, 4),),)),
+    "index mixed last": Case(lambda lib, a: a[1:, classes(lib, [3, 1, 3])], (((3, 4),),)),
     "index mask": Case(
         lambda lib, a: a[lib.tensor(np.arange(12).reshape(3, 4) % 3 == 0)], (((3, 4),),)
     ),
@@ -214,6 +193,10 @@ CASES = {
     "neg_": Case(_in_place(lambda z, y: z.neg_().mul_(y)), BROADCAST[:2], PAIR),
     "copy_": Case(_in_place(lambda z, y: z.copy_(y)), BROADCAST[:2], PAIR),
     "zero_": Case(_in_place(lambda z, y: z.zero_().add_(y)), BROADCAST[:2], PAIR),
+    "relu_": Case(_in_place(lambda z, y: z.mul_(y).relu_()), BROADCAST[:2], ("apart", "apart")),
+    "masked_fill_": Case(
+        _in_place(lambda z, y: z.masked_fill_(y > 0, 2.0).mul_(y)), BROADCAST[:2], ("real", "apart")
+    ),
     "fill_": Case(_in_place(lambda z, y: z.fill_(2.0).mul_(y)), BROADCAST[:2], PAIR),
     "mse_loss": Case(lambda lib, a, b: lib.F.mse_loss(a, b), BROADCAST[:1], PAIR),
     "mse_loss sum": Case(
@@ -253,9 +236,9 @@ def _losses():
 def _bce(reduction, weighted, positive):
     def function(lib, x):
         rng = np.random.default_rng(5)
-        target = _constant(lib, x, rng.random(tuple(x.shape)).round(1))
-        weight = _constant(lib, x, WEIGHT) if weighted else None
-        pos_weight = _constant(lib, x, WEIGHT[::-1].copy()) if positive else None
+        target = constant(lib, x, rng.random(tuple(x.shape)).round(1))
+        weight = constant(lib, x, WEIGHT) if weighted else None
+        pos_weight = constant(lib, x, WEIGHT[::-1].copy()) if positive else None
         return lib.F.binary_cross_entropy_with_logits(
             x, target, weight, reduction=reduction, pos_weight=pos_weight
         )
@@ -265,9 +248,9 @@ def _bce(reduction, weighted, positive):
 
 def _cross_entropy(reduction, weighted, smoothing):
     def function(lib, x):
-        weight = _constant(lib, x, WEIGHT) if weighted else None
+        weight = constant(lib, x, WEIGHT) if weighted else None
         return lib.F.cross_entropy(
-            x, _classes(lib, TARGETS), weight, ignore_index=3, reduction=reduction,
+            x, classes(lib, TARGETS), weight, ignore_index=3, reduction=reduction,
             label_smoothing=smoothing,
         )  # fmt: skip
 
@@ -276,7 +259,7 @@ def _cross_entropy(reduction, weighted, smoothing):
 
 def _probabilities(reduction, weighted, smoothing):
     def function(lib, x, target):
-        weight = _constant(lib, x, WEIGHT) if weighted else None
+        weight = constant(lib, x, WEIGHT) if weighted else None
         return lib.F.cross_entropy(
             x, target, weight, reduction=reduction, label_smoothing=smoothing
         )
@@ -286,11 +269,12 @@ def _probabilities(reduction, weighted, smoothing):
 
 def _nll(reduction, weighted):
     def function(lib, x):
-        weight = _constant(lib, x, WEIGHT) if weighted else None
+        weight = constant(lib, x, WEIGHT) if weighted else None
         target = 2 if x.ndim == 1 else [[0, 1, -100], [3, 0, 0]]
-        return lib.F.nll_loss(x, _classes(lib, target), weight, reduction=reduction)
+        return lib.F.nll_loss(x, classes(lib, target), weight, reduction=reduction)
 
     return function
 
 
-CASES.update(_losses())
+for _cases in (_losses, einsums, attentions, layer_norms):
+    CASES.update(_cases())

@@ -8,7 +8,8 @@ import pytest
 from mmembed.autograd import record
 from mmembed.autograd.ops.operands import unbroadcast
 
-from .cases import CASES, OURS, values
+from .case import values
+from .cases import CASES, OURS
 from .checker import check_gradient
 
 

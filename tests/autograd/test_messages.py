@@ -18,6 +18,7 @@ OURS = SimpleNamespace(
     m=autograd,
     F=autograd.ops,
     no_grad=autograd.no_grad,
+    float32=np.float32,
     float64=np.float64,
     int64=np.int64,
     bool=np.bool_,
@@ -27,6 +28,7 @@ TORCH = SimpleNamespace(
     m=torch,
     F=torch.nn.functional,
     no_grad=torch.no_grad,
+    float32=torch.float32,
     float64=torch.float64,
     int64=torch.int64,
     bool=torch.bool,
@@ -91,6 +93,19 @@ def changed_nonleaf(lib):
     with lib.no_grad():
         e.add_(1)
     result.sum().backward()
+
+
+def attention(*shapes, of="float32", mask=None, dtype="float32", **options):
+    """Run attention over ones of the shapes, with a mask of ones if its shape is given."""
+
+    def run(lib):
+        inputs = [lib.m.ones(*shape, dtype=getattr(lib, of)) for shape in shapes]
+        given = dict(options)
+        if mask is not None:
+            given["attn_mask"] = lib.m.ones(*mask, dtype=getattr(lib, dtype))
+        return lib.F.scaled_dot_product_attention(*inputs, **given)
+
+    return run
 
 
 EXACT = {
@@ -183,6 +198,79 @@ EXACT = {
     "product of vectors": lambda lib: lib.m.ones(3) @ lib.m.ones(2),
     "product of stacks with a matrix": lambda lib: lib.m.ones(2, 3, 2) @ lib.m.ones(3, 2),
     "product of a scalar": lambda lib: lib.m.tensor(1.0) @ lib.m.ones(3),
+    "einsum without operands": lambda lib: lib.m.einsum("ij"),
+    "einsum of a number": lambda lib: lib.m.einsum(3, lib.m.ones(2)),
+    "einsum with a digit": lambda lib: lib.m.einsum("i1->i", lib.m.ones(2, 2)),
+    "einsum with a digit in the output": lambda lib: lib.m.einsum("ij->i1", lib.m.ones(2, 2)),
+    "einsum with two arrows": lambda lib: lib.m.einsum("ij->i->j", lib.m.ones(2, 2)),
+    "einsum with a sign": lambda lib: lib.m.einsum("i, $", lib.m.ones(2), lib.m.ones(2)),
+    "einsum with a dot": lambda lib: lib.m.einsum("i.j", lib.m.ones(2, 2)),
+    "einsum with a dot in the output": lambda lib: lib.m.einsum("ij->i.", lib.m.ones(2, 2)),
+    "einsum with two ellipses": lambda lib: lib.m.einsum("...i...", lib.m.ones(2, 2)),
+    "einsum with two in the output": lambda lib: lib.m.einsum("...->......", lib.m.ones(2, 2)),
+    "einsum of few": lambda lib: lib.m.einsum("i,j", lib.m.ones(2)),
+    "einsum of many": lambda lib: lib.m.einsum("i", lib.m.ones(2), lib.m.ones(2)),
+    "einsum of too few dimensions": lambda lib: lib.m.einsum("ij", lib.m.ones(2)),
+    "einsum of too many dimensions": lambda lib: lib.m.einsum("i", lib.m.ones(2, 2)),
+    "einsum of too few for an ellipsis": lambda lib: lib.m.einsum("ij...", lib.m.ones(2)),
+    "einsum with an output twice": lambda lib: lib.m.einsum("ij->ii", lib.m.ones(2, 2)),
+    "einsum with an unknown output": lambda lib: lib.m.einsum("ij->k", lib.m.ones(2, 2)),
+    "einsum of sizes": lambda lib: lib.m.einsum("ij,jk", lib.m.ones(2, 3), lib.m.ones(2, 3)),
+    "einsum of a diagonal": lambda lib: lib.m.einsum("ii", lib.m.ones(2, 3)),
+    "einsum of a flat diagonal": lambda lib: lib.m.einsum("ii", lib.m.ones(1, 3)),
+    "einsum of ellipses": lambda lib: lib.m.einsum("...,...", lib.m.ones(2), lib.m.ones(3)),
+    "einsum of a large subscript": lambda lib: lib.m.einsum(lib.m.ones(2, 3), [0, 52]),
+    "bmm of a matrix": lambda lib: lib.m.bmm(lib.m.ones(2, 3), lib.m.ones(2, 3)),
+    "bmm with a matrix": lambda lib: lib.m.bmm(lib.m.ones(2, 3, 2), lib.m.ones(2, 3)),
+    "bmm of sizes": lambda lib: lib.m.bmm(lib.m.ones(2, 3, 2), lib.m.ones(2, 3, 3)),
+    "bmm of stacks": lambda lib: lib.m.bmm(lib.m.ones(2, 3, 2), lib.m.ones(3, 2, 3)),
+    "product of stacks of sizes": lambda lib: lib.m.ones(5, 2, 3, 4) @ lib.m.ones(2, 5, 3),
+    "layer_norm over nothing": lambda lib: lib.F.layer_norm(lib.m.ones(2, 3), ()),
+    "layer_norm over a number": lambda lib: lib.F.layer_norm(lib.m.ones(2, 3), 3),
+    "layer_norm over another size": lambda lib: lib.F.layer_norm(lib.m.ones(2, 3), (4,)),
+    "layer_norm over too much": lambda lib: lib.F.layer_norm(lib.m.ones(2, 3), (5, 2, 3)),
+    "layer_norm with a wide weight": lambda lib: lib.F.layer_norm(
+        lib.m.ones(2, 3), (3,), lib.m.ones(4)
+    ),
+    "layer_norm with a wide bias": lambda lib: lib.F.layer_norm(
+        lib.m.ones(2, 3), (3,), lib.m.ones(3), lib.m.ones(4)
+    ),
+    "layer_norm of ints": lambda lib: lib.F.layer_norm(ids(lib, 1, 2), (2,)),
+    "layer_norm with a double weight": lambda lib: lib.F.layer_norm(
+        lib.m.ones(2, 3), (3,), lib.m.ones(3, dtype=lib.float64)
+    ),
+    "layer_norm of doubles": lambda lib: lib.F.layer_norm(
+        lib.m.ones(2, 3, dtype=lib.float64), (3,), lib.m.ones(3)
+    ),
+    "layer_norm, then changed": saved_then_changed(lambda lib, w: lib.F.layer_norm(w, (5,))),
+    "dropout of too much": lambda lib: lib.F.dropout(lib.m.ones(3), 1.5),
+    "dropout of less than nothing": lambda lib: lib.F.dropout(lib.m.ones(3), -0.5),
+    "dropout of ints": lambda lib: lib.F.dropout(ids(lib, 1, 2)),
+    "gelu by another way": lambda lib: lib.F.gelu(lib.m.ones(3), approximate="x"),
+    "gelu of ints": lambda lib: lib.F.gelu(ids(lib, 1, 2)),
+    "gelu, then changed": saved_then_changed(lambda lib, w: lib.F.gelu(w)),
+    "where floats are": lambda lib: lib.m.where(lib.m.ones(3), lib.m.ones(3), 0),
+    "masked_fill where floats are": lambda lib: lib.m.ones(3).masked_fill(lib.m.ones(3), 1),
+    "masked_fill where ints are": lambda lib: lib.m.ones(1).masked_fill(ids(lib, 1), 1),
+    "masked_fill with a vector": lambda lib: lib.m.ones(3).masked_fill(
+        lib.m.ones(3) > 0, lib.m.ones(3)
+    ),
+    "masked_fill_ to a larger shape": lambda lib: lib.m.ones(3).masked_fill_(
+        lib.m.ones(2, 3) > 0, 1
+    ),
+    "masked_fill_ of a leaf": lambda lib: leaf(lib, 3).masked_fill_(lib.m.ones(3) > 0, 1),
+    "relu_ of a leaf": lambda lib: leaf(lib, 3).relu_(),
+    "attention of a vector": attention((3,), (2, 3), (2, 3)),
+    "attention of sizes": attention((2, 3, 4), (2, 3, 5), (2, 3, 4)),
+    "attention of other values": attention((2, 3, 4), (2, 5, 4), (2, 3, 4)),
+    "attention with two masks": attention(*(((3, 4),) * 3), mask=(3, 3), is_causal=True),
+    "attention with a mask of ints": attention(*(((3, 4),) * 3), mask=(3, 3), dtype="int64"),
+    "attention with a mask of doubles": attention(*(((3, 4),) * 3), mask=(3, 3), dtype="float64"),
+    "attention with much dropout": attention(*(((3, 4),) * 3), dropout_p=1.5),
+    "attention of ints": attention(*(((2, 3, 4),) * 3), of="int64"),
+    "attention of two dtypes": lambda lib: lib.F.scaled_dot_product_attention(
+        lib.m.ones(2, 3), lib.m.ones(2, 3, dtype=lib.float64), lib.m.ones(2, 3)
+    ),
     "index out of range": lambda lib: lib.m.ones(3, 2)[3],
     "second index out of range": lambda lib: lib.m.ones(3, 2)[0, 2],
     "negative index out of range": lambda lib: lib.m.ones(3, 2)[-4],
@@ -214,9 +302,22 @@ EXACT = {
         lib.m.ones(1, 2, 4), lib.m.ones(1, 5, dtype=lib.int64)
     ),
 }  # fmt: skip
-CLASS_ONLY = {"unequal lists"}
+# The text about ellipses lacks a space in torch.
+CLASS_ONLY = {"unequal lists", "einsum of ellipses"}
 
 WITH_MORE = {
+    "where shapes differ": lambda lib: lib.m.where(
+        lib.m.ones(3) > 0, lib.m.ones(2), lib.m.ones(3)
+    ),
+    "where the condition is long": lambda lib: lib.m.where(
+        lib.m.ones(2) > 0, lib.m.ones(3), lib.m.ones(3)
+    ),
+    "masked_fill of shapes": lambda lib: lib.m.ones(3).masked_fill(lib.m.ones(2) > 0, 1),
+    "attention with a mask of another size": attention(*(((2, 3, 4),) * 3), mask=(2, 2)),
+    "attention of unequal stacks": attention((2, 3, 4), (3, 3, 4), (3, 3, 4)),
+    "attention of heads that do not divide": attention(
+        (1, 4, 3, 8), *(((1, 3, 3, 8),) * 2), enable_gqa=True
+    ),
     "from_numpy of a list": lambda lib: lib.m.from_numpy([1]),
     "sum of unequal vectors": lambda lib: lib.m.ones(3) + lib.m.ones(2),
     "product of unequal matrices": lambda lib: lib.m.ones(3, 2) * lib.m.ones(2, 3),

@@ -12,12 +12,15 @@ from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
 
 from mmembed import autograd
 
-from .cases import BROADCAST, CASES, MATRIX, ONE, OURS, values
+from .case import BROADCAST, MATRIX, ONE, values
+from .cases import CASES, NAMES, OURS
 
 torch = pytest.importorskip("torch")
 
 TORCH = SimpleNamespace(
-    cat=torch.cat, stack=torch.stack, F=torch.nn.functional, tensor=torch.from_numpy
+    F=torch.nn.functional,
+    tensor=torch.from_numpy,
+    **{name: getattr(torch, name) for name in NAMES},
 )
 RTOL = {np.float32: 2e-5, np.float64: 1e-11}
 REFUSALS = (RuntimeError, IndexError, ValueError)

@@ -14,6 +14,7 @@ from ..recording import record
 from ..variable import Variable
 from . import arithmetic, reduce
 from .distributions import log_softmax
+from .masking import where
 from .operands import Operand, back_to, combine, constant, data, floating, operands, quiet
 from .reduction import Reduction, check_reduction
 
@@ -196,21 +197,11 @@ def _spread_loss(
     x = log_probabilities.array
     _, factors = _targets(x, target, weight, ignore_index)
     counted = np.asarray(data(target)) != ignore_index
-    losses = _where(counted, _weighted_sum(log_probabilities, weight))
+    losses: Tensor = where(counted, _weighted_sum(log_probabilities, weight), 0)
     if reduction == "none":
         return losses
     total = reduce.sum(losses)
     return arithmetic.div(total, np.sum(factors)) if reduction == "mean" else total
-
-
-def _where(wanted: Array, values: Variable) -> Tensor:
-    """Return values, and 0 where they are not wanted."""
-    zero = values.dtype.type(0)
-    return record(
-        "WhereBackward0",
-        np.where(wanted, values.array, zero),
-        (values, lambda upstream: np.where(wanted, upstream, zero), ()),
-    )
 
 
 def _against_probabilities(

@@ -54,6 +54,29 @@ def matmul(input: Operand, other: Operand) -> Tensor:
     )
 
 
+def bmm(input: Operand, mat2: Operand) -> Tensor:
+    """Return the products of two stacks of matrices, one by one; nothing is broadcast.
+
+    Parameters
+    ----------
+    input : (b, m, k), a tensor or an ndarray.
+    mat2 : (b, k, n).
+
+    Raises
+    ------
+    RuntimeError  an operand has not three dimensions, or sizes differ (torch's texts).
+
+    Source: torch.bmm. Differs: operands of two dtypes are promoted.
+    """
+    x, y = np.shape(data(input)), np.shape(data(mat2))
+    for position, shape in enumerate((x, y), start=1):
+        if len(shape) != 3:
+            raise RuntimeError(f"batch{position} must be a 3D tensor")
+    if (x[0], x[2]) != y[:2]:
+        raise RuntimeError(_unequal_stacks(x[0], x[2], y[:2]))
+    return matmul(input, mat2)
+
+
 def linear(input: Operand, weight: Variable, bias: Variable | None = None) -> Tensor:
     """Return input @ weight.t() + bias. Source: torch.nn.functional.linear."""
     product = matmul(input, t(weight) if weight.ndim < 3 else mT(weight))
@@ -123,6 +146,10 @@ def _check(x: Array, y: Array) -> None:
     if x.shape[-1] == inner:
         check_broadcast(x.shape[:-2], y.shape[:-2])
         return
+    if x.ndim > 2 and y.ndim > 2:
+        check_broadcast(x.shape[:-2], y.shape[:-2])
+        count = math.prod(np.broadcast_shapes(x.shape[:-2], y.shape[:-2]))
+        raise RuntimeError(_unequal_stacks(count, x.shape[-1], (count, inner)))
     rows = x.size // x.shape[-1] if x.shape[-1] else 0
     if x.ndim == y.ndim == 1:
         raise RuntimeError(
@@ -136,4 +163,11 @@ def _check(x: Array, y: Array) -> None:
     raise RuntimeError(
         f"mat1 and mat2 shapes cannot be multiplied ({rows}x{x.shape[-1]} and "
         f"{inner}x{y.shape[-1]})"
+    )
+
+
+def _unequal_stacks(count: int, inner: int, got: tuple[int, ...]) -> str:
+    return (
+        "Expected size for first two dimensions of batch2 tensor to be: "
+        f"{[count, inner]} but got: {list(got)}."
     )

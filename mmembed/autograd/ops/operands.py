@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..dtypes import BOOL, FLOAT, INTEGER, Array, rank
+from ..dtypes import BOOL, FLOAT, INTEGER, TORCH_NAMES, Array, rank
 from ..recording import takes_any
 from ..variable import Variable, as_array
 from .cast import cast
@@ -76,6 +76,13 @@ def floating(input: Operand) -> Any:
     if isinstance(input, Variable | np.ndarray) and rank(input.dtype) < 2:
         return _in_dtype(input, FLOAT)
     return input
+
+
+def check_floating(input: Variable, kernel: str) -> None:
+    """Raise NotImplementedError (torch's text, which names its kernel) for integers and bools."""
+    if input.dtype.kind != "f":
+        name = TORCH_NAMES[input.dtype].scalar
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{name}'")
 
 
 def dtype_of(value: Any) -> np.dtype[Any]:

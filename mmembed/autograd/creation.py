@@ -85,19 +85,19 @@ def _shape(size: Sequence[Size]) -> tuple[int, ...]:
     return shape
 
 
-def empty(*size: Size, dtype: DType = FLOAT, requires_grad: bool = False) -> Tensor:
+def empty(*size: Size, dtype: DType = None, requires_grad: bool = False) -> Tensor:
     """Return a tensor of size empty(2, 3) or empty((2, 3)) with arbitrary elements."""
-    return Tensor(np.empty(_shape(size), checked(dtype)), requires_grad)
+    return Tensor(np.empty(_shape(size), checked(dtype or FLOAT)), requires_grad)
 
 
-def zeros(*size: Size, dtype: DType = FLOAT, requires_grad: bool = False) -> Tensor:
+def zeros(*size: Size, dtype: DType = None, requires_grad: bool = False) -> Tensor:
     """Return a tensor of zeros, of size zeros(2, 3) or zeros((2, 3))."""
-    return Tensor(np.zeros(_shape(size), checked(dtype)), requires_grad)
+    return Tensor(np.zeros(_shape(size), checked(dtype or FLOAT)), requires_grad)
 
 
-def ones(*size: Size, dtype: DType = FLOAT, requires_grad: bool = False) -> Tensor:
+def ones(*size: Size, dtype: DType = None, requires_grad: bool = False) -> Tensor:
     """Return a tensor of ones, of size ones(2, 3) or ones((2, 3))."""
-    return Tensor(np.ones(_shape(size), checked(dtype)), requires_grad)
+    return Tensor(np.ones(_shape(size), checked(dtype or FLOAT)), requires_grad)
 
 
 def full(
@@ -151,34 +151,34 @@ def arange(
 
 
 def eye(
-    n: int, m: int | None = None, *, dtype: DType = FLOAT, requires_grad: bool = False
+    n: int, m: int | None = None, *, dtype: DType = None, requires_grad: bool = False
 ) -> Tensor:
     """Return the (n, m) matrix with ones on its diagonal; m is n if not given."""
-    return Tensor(np.eye(n, m, dtype=checked(dtype)), requires_grad)
+    return Tensor(np.eye(n, m, dtype=checked(dtype or FLOAT)), requires_grad)
 
 
-def randn(*size: Size, dtype: DType = FLOAT, requires_grad: bool = False) -> Tensor:
+def randn(*size: Size, dtype: DType = None, requires_grad: bool = False) -> Tensor:
     """Return draws from the normal distribution N(0, 1)."""
     result = empty(*size, dtype=dtype, requires_grad=requires_grad)
     fill_normal(result.array, 0.0, 1.0)
     return result
 
 
-def rand(*size: Size, dtype: DType = FLOAT, requires_grad: bool = False) -> Tensor:
+def rand(*size: Size, dtype: DType = None, requires_grad: bool = False) -> Tensor:
     """Return uniform draws from 0 (included) to 1 (not included)."""
     result = empty(*size, dtype=dtype, requires_grad=requires_grad)
     fill_uniform(result.array, 0.0, 1.0)
     return result
 
 
-def randint(low: int, high: int, size: Sequence[int], *, dtype: DType = INTEGER) -> Tensor:
+def randint(low: int, high: int, size: Sequence[int], *, dtype: DType = None) -> Tensor:
     """Return uniform draws from low..high-1."""
     if low >= high:
         raise RuntimeError(
             f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
         )
     drawn = default_generator().integers(low, high, _shape((size,)))
-    return Tensor(np.asarray(drawn).astype(checked(dtype)))
+    return Tensor(np.asarray(drawn).astype(checked(dtype or INTEGER)))
 
 
 def randn_like(input: Variable, dtype: DType = None) -> Tensor:

@@ -189,3 +189,21 @@ def test_draws_have_the_right_moments():
     assert abs((normal * normal).mean().item() - 1) < 0.05
     assert abs(uniform.mean().item() - 0.5) < 0.01
     assert set(integers.tolist()) == {2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        (lambda dtype: ag.ones(2, dtype=dtype), np.float32),
+        (lambda dtype: ag.zeros(2, dtype=dtype), np.float32),
+        (lambda dtype: ag.empty(2, dtype=dtype), np.float32),
+        (lambda dtype: ag.eye(2, dtype=dtype), np.float32),
+        (lambda dtype: ag.rand(2, dtype=dtype), np.float32),
+        (lambda dtype: ag.randn(2, dtype=dtype), np.float32),
+        (lambda dtype: ag.randint(0, 2, (2,), dtype=dtype), np.int64),
+        (lambda dtype: ag.arange(2, dtype=dtype), np.int64),
+    ],
+)
+def test_no_dtype_is_the_usual_one(make, dtype):
+    assert make(None).dtype == dtype
+    assert make("float64").dtype == np.float64

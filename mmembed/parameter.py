@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary, WeakMethod
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,8 @@ RowArray = npt.NDArray[np.int64]
 
 # The change counters of the columns of tables, while there are parameters over them.
 _versions: WeakKeyDictionary[Table, dict[str, Version]] = WeakKeyDictionary()
-# By table and column, who has put off changes of rows until they are looked up.
-_late: WeakKeyDictionary[Table, dict[str, WeakMethod[Any]]] = WeakKeyDictionary()
+
+DECAY_UNITS = 2.0**44  # in 1; see `TableParameter.put_off_decay`
 
 
 class Parameter(Tensor):
@@ -99,9 +99,17 @@ def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
             parameter.grad.zero_()
 
 
-def _widened(gradient: Any, shape: tuple[int, ...]) -> Any:
-    """Return a gradient as that of a table which may have grown to `shape` since."""
-    if gradient is None or gradient.shape[1:] != shape[1:] or gradient.shape[0] >= shape[0]:
+def _fitted(gradient: Any, array: FloatArray) -> Any:
+    """Return a gradient as that of a table which may have grown, or been cast, since."""
+    if gradient is None:
+        return None
+    if gradient.dtype != array.dtype:
+        if isinstance(gradient, np.ndarray | np.generic):
+            gradient = gradient.astype(array.dtype)
+        else:
+            gradient = gradient.to(array.dtype)
+    shape = array.shape
+    if gradient.shape[1:] != shape[1:] or gradient.shape[0] >= shape[0]:
         return gradient
     if isinstance(gradient, RowGrad):
         return gradient.widened(shape[0])
@@ -169,7 +177,7 @@ class TableParameter(Parameter):
     @property
     def grad(self) -> Any:
         """See `Tensor.grad`; as wide as the table is now."""
-        self._grad = _widened(self._grad, self.array.shape)
+        self._grad = _fitted(self._grad, self.array)
         return self._grad
 
     @grad.setter
@@ -177,10 +185,10 @@ class TableParameter(Parameter):
         Variable.grad.fset(self, gradient)  # type: ignore[attr-defined]
 
     def _add_to_grad(self, gradient: Any, owned: bool) -> None:
-        shape = self.array.shape
-        self._grad = _widened(self._grad, shape)
-        wide = _widened(gradient, shape)
-        super()._add_to_grad(wide, owned or (wide is not gradient and isinstance(wide, np.ndarray)))
+        self._grad = _fitted(self._grad, self.array)
+        fitted = _fitted(gradient, self.array)
+        new = fitted is not gradient and isinstance(fitted, np.ndarray)
+        super()._add_to_grad(fitted, owned or new)
 
     def resize_rows_(self, rows: int) -> None:
         """Grow the table to `rows` rows, and count one change of every column.
@@ -197,9 +205,9 @@ class TableParameter(Parameter):
             for version in _versions[self.table].values():
                 version.bump()
 
-    def over_memory_of(self, value: Tensor | FloatArray) -> TableParameter:
-        """See `Parameter.over_memory_of`."""
-        return TableParameter.over(value, self.requires_grad)
+    def over_memory_of(self, value: Tensor | FloatArray) -> Parameter:
+        """See `Parameter.over_memory_of`; in no table if a table cannot have such rows."""
+        return parameter_over(value, self.requires_grad)
 
     def check_cast(self, dtype: npt.DTypeLike) -> None:
         """Raise what `Table.cast` would raise."""
@@ -223,6 +231,7 @@ class TableParameter(Parameter):
         """Yield the column to be changed in place at `rows` only; see `Tensor.writing`."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(self.shape[0]))
+        self.catch_up(lambda: rows)
         with self.columns(rows) as columns:
             yield columns[self.column]
 
@@ -257,28 +266,51 @@ class TableParameter(Parameter):
         return column
 
     def states(self, optimizer: str) -> dict[str, str]:
-        """Return {name: column} of the states that there are of an optimizer."""
+        """Return {name: column} of the states that there are of an optimizer, but for decay."""
         begin = f"{self.column}.{optimizer}."
         return {
             column.removeprefix(begin): column
             for column in self.table.columns
-            if column.startswith(begin)
+            if column.startswith(begin) and not column.endswith(".decayed")
         }
 
-    def catch_up_with(self, method: Callable[[TableParameter, RowArray], None]) -> None:
-        """Call a bound method as method(self, rows) before rows of this column are looked up.
+    def put_off_decay(self, optimizer: str, amount: float) -> None:
+        """Let all rows decay by exp(-amount): each when it is next looked up or changed.
 
-        `rows` are ascending and distinct. It is for changes that were put off, and is kept as long
-        as the object whose method it is.
+        The table keeps how much there has been (a counter) and how much each row has had (a column
+        `decayed`), in units so small that the counter, a whole number, is an exact sum.
         """
-        _late.setdefault(self.table, {})[self.column] = WeakMethod(method)
+        column = f"{self.column}.{optimizer}.decayed"
+        if column not in self.table.columns:
+            self.table.add_column(column, scalar=True, dtype="float64")
+        self.table.count(column, self.table.counters.get(column, 0) + round(amount * DECAY_UNITS))
 
-    def catch_up(self, rows: Callable[[], RowArray]) -> None:
-        """Make changes that were put off; `rows` is called if there may be some."""
-        late = _late.get(self.table, {}).get(self.column)
-        method = late and late()
-        if method:
-            method(self, rows())
+    def catch_up(self, rows: Callable[[], RowArray | None]) -> None:
+        """Let rows (ascending; None: all) have the decay that was put off.
+
+        `rows` is called only if some was. A table that is open for reading stays as it is.
+        """
+        begin = f"{self.column}."
+        late = [
+            name
+            for name in self.table.counters
+            if name.endswith(".decayed") and name.startswith(begin)
+        ]
+        if late and self.table.mode != "r":
+            wanted = rows()
+            for name in late:
+                self._decay(name, wanted)
+
+    def _decay(self, name: str, rows: RowArray | None) -> None:
+        total = float(self.table.counters[name])
+        decayed = self.table.column(name)
+        behind = np.flatnonzero(decayed < total) if rows is None else rows[decayed[rows] < total]
+        if behind.size == 0:
+            return
+        factors = np.exp((decayed[behind] - total) / DECAY_UNITS).astype(self.dtype)
+        with self.table.writing(behind) as columns:
+            columns[self.column][behind] *= factors[:, None]
+            columns[name][behind] = total
 
     def take_states(self, other: TableParameter) -> None:
         """Copy all states and step counts of a parameter of this shape, cast to this dtype."""

@@ -59,7 +59,7 @@ TESTS = {
     "`Embedding` draws its rows": "nn/test_embedding.py::"
     "test_the_same_seed_gives_the_same_table_in_memory_and_on_disk",
     "Only float32 and float64 tables train": "nn/test_embedding_bag.py::"
-    "test_tables_that_kernels_do_not_take_are_refused",
+    "test_frozen_tables_of_float16_are_reduced_in_float32",
     '`device` is `"cpu"`': "nn/test_module.py::test_another_device_is_refused",
     "`resize_(rows)` grows": "nn/test_resize.py::"
     "test_gradients_from_before_and_after_a_growth_add_up",

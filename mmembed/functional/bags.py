@@ -13,20 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
-from ..autograd import Tensor, record
+from ..autograd import Tensor, is_grad_enabled, record
 from ..autograd.dtypes import TORCH_NAMES
+from ..autograd.ops.reduce import wide_dtype
 from ..ids import as_ids
 from ..rows import RowGrad, RowPlan
 from .lookup import (
     FloatArray,
     IdArray,
     check_ids,
+    check_trainable,
     gradient_of_rows,
     ids_of,
     prepare,
     raise_for,
     renorm,
     row_index,
+    rows_by_then,
 )
 
 RowArray = npt.NDArray[np.int64]
@@ -109,6 +112,8 @@ def embedding_bag(
     """
     input, weight = _in_order(input, weight)
     factors = _factors(per_sample_weights, weight)
+    if weight.requires_grad and is_grad_enabled():
+        check_trainable(weight)
     function = "embedding_bag" if max_norm is None else "embedding_renorm_"
     ids = ids_of(input, function, weight, factors)
     _check(ids, weight, offsets, mode, scale_grad_by_freq, sparse, factors)
@@ -120,23 +125,24 @@ def embedding_bag(
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, bags.plan, max_norm, norm_type)
-    given = input if isinstance(input, Tensor) else None
+    rows_now = rows_by_then(weight)
+    given = [tensor if isinstance(tensor, Tensor) else None for tensor in (input, offsets)]
     if mode == "max":
         out, where = _largest(weight.array, bags, ids)
 
         def of_max(
-            upstream: Any, bags: _Bags, where: RowArray, _input: Any
+            upstream: Any, bags: _Bags, where: RowArray, *_given: Any
         ) -> FloatArray | RowGrad:
             entries = np.zeros((bags.plan.ids.size, dim), weight.dtype)
             bag, column = np.nonzero(where >= 0)
             entries[where[bag, column], column] = upstream[bag, column]
-            return gradient_of_rows(entries, bags.plan, padding, sparse)
+            return gradient_of_rows(entries, bags.plan, rows_now(), padding, sparse)
 
-        return record("EmbeddingBagBackward0", out, (weight, of_max, (bags, where, given)))
+        return record("EmbeddingBagBackward0", out, (weight, of_max, (bags, where, *given)))
 
     out = _reduced(weight.array, bags, ids, factors, mode == "mean")
 
-    def of_weight(upstream: Any, bags: _Bags, factors: Any, _input: Any) -> FloatArray | RowGrad:
+    def of_weight(upstream: Any, bags: _Bags, factors: Any, *_given: Any) -> FloatArray | RowGrad:
         entries = _spread(upstream, bags)
         if factors is not None:
             entries *= factors.reshape(-1, 1)
@@ -144,19 +150,21 @@ def embedding_bag(
             entries *= (1.0 / bags.plan.counts()).astype(entries.dtype)[:, None]
         if mode == "mean":
             entries /= np.maximum(bags.sizes(), 1)[bags.of_each(), None].astype(entries.dtype)
-        return gradient_of_rows(entries, bags.plan, padding, sparse)
+        return gradient_of_rows(entries, bags.plan, rows_now(), padding, sparse)
 
-    def of_factors(upstream: Any, bags: _Bags, table: FloatArray, _input: Any) -> FloatArray:
-        found = np.empty((bags.plan.ids.size, dim), table.dtype)
-        kernels.gather(*_acceptable(table, bags)[:2], found)
+    def of_factors(upstream: Any, bags: _Bags, table: FloatArray, *_given: Any) -> FloatArray:
+        rows, local, _ = _acceptable(table, bags)
+        found = np.empty((bags.plan.ids.size, dim), rows.dtype)
+        kernels.gather(rows, local, found)
         products = np.einsum("nd,nd->n", found, _spread(upstream, bags))
-        return np.where(bags.plan.ids == passed, 0, products).reshape(ids.shape)
+        counted = np.where(bags.plan.ids == passed, 0, products)
+        return counted.reshape(ids.shape).astype(upstream.dtype, copy=False)
 
     return record(
         "EmbeddingBagBackward0",
         out,
-        (weight, of_weight, (bags, factors, given)),
-        (factors, of_factors, (bags, weight, given)),
+        (weight, of_weight, (bags, factors, *given)),
+        (factors, of_factors, (bags, weight, *given)),
     )
 
 
@@ -220,7 +228,7 @@ def _check(
             "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported "
             f"for mode='sum' (got mode='{mode}'). Please open a feature request on GitHub."
         )
-    if weight.dtype not in (np.float32, np.float64):
+    if weight.dtype.kind != "f":
         raise RuntimeError(
             "Expected tensor for argument #1 'weight' to have one of the following scalar types: "
             f"Half, BFloat16, Float, Double; but got {TORCH_NAMES[weight.dtype].tensor} instead "
@@ -287,7 +295,10 @@ def _starts(ids: IdArray, offsets: Any, include_last_offset: bool) -> RowArray:
 
 
 def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, int]:
-    """Return (table, ids, id passed over) as kernels take them: of an odd layout, the rows met."""
+    """Return (table, ids, id passed over) as kernels take them.
+
+    Of a table in an odd layout, or of float16, these are the rows met, the latter as float32.
+    """
     plan = bags.plan
     if kernels.accepts(table):
         return table, plan.ids, bags.passed
@@ -295,33 +306,35 @@ def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, in
     ids = np.empty(plan.ids.size, np.int64)
     ids[plan.order] = np.repeat(np.arange(plan.unique.size), np.diff(plan.starts))
     passed = np.flatnonzero(plan.unique == bags.passed)
-    return np.ascontiguousarray(table[plan.unique]), ids, int(passed[0]) if passed.size else -1
+    met = table[plan.unique].astype(wide_dtype(table.dtype), order="C", copy=False)
+    return met, ids, int(passed[0]) if passed.size else -1
 
 
 def _reduced(
     table: FloatArray, bags: _Bags, ids: IdArray, factors: Tensor | None, mean: bool
 ) -> FloatArray:
     rows, local, passed = _acceptable(table, bags)
-    out = np.empty((bags.starts.size - 1, table.shape[1]), table.dtype)
-    weights = np.empty(0, table.dtype)
+    out = np.empty((bags.starts.size - 1, table.shape[1]), rows.dtype)
+    weights = np.empty(0, rows.dtype)
     if factors is not None:
-        weights = np.ascontiguousarray(factors.array).reshape(-1)
+        weights = np.require(factors.array, rows.dtype, ["C", "A"]).reshape(-1)
     bad = kernels.gather_bags(rows, local, bags.starts, weights, passed, mean, out)
     raise_for(bad, ids, bags.plan.rows)
-    return out
+    return out.astype(table.dtype, copy=False)
 
 
 def _largest(table: FloatArray, bags: _Bags, ids: IdArray) -> tuple[FloatArray, RowArray]:
     rows, local, passed = _acceptable(table, bags)
     shape = bags.starts.size - 1, table.shape[1]
-    out, where = np.empty(shape, table.dtype), np.empty(shape, np.int64)
+    out, where = np.empty(shape, rows.dtype), np.empty(shape, np.int64)
     bad = kernels.gather_bags_max(rows, local, bags.starts, passed, out, where)
     raise_for(bad, ids, bags.plan.rows)
-    return out, where
+    return out.astype(table.dtype, copy=False), where
 
 
 def _spread(upstream: FloatArray, bags: _Bags) -> FloatArray:
     """Return the gradient of each id's bag, (n, dim), in memory of its own."""
-    entries = np.empty((bags.plan.ids.size, upstream.shape[1]), upstream.dtype)
-    kernels.gather(np.require(upstream, requirements=["C", "A"]), bags.of_each(), entries)
+    rows = np.require(upstream, wide_dtype(upstream.dtype), ["C", "A"])
+    entries = np.empty((bags.plan.ids.size, rows.shape[1]), rows.dtype)
+    kernels.gather(rows, bags.of_each(), entries)
     return entries

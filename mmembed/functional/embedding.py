@@ -24,6 +24,7 @@ from .lookup import (
     raise_for,
     renorm,
     row_index,
+    rows_by_then,
 )
 
 
@@ -85,11 +86,13 @@ def embedding(
     out = np.empty((plan.ids.size, dim), table.dtype)
     raise_for(_gather(table, plan.ids, out), ids, rows)
 
+    rows_now = rows_by_then(weight)
+
     def gradient(upstream: Any, plan: RowPlan, _input: Any) -> RowGrad | FloatArray:
         entries = np.require(upstream, requirements=["C", "A"]).reshape(plan.ids.size, dim)
         if scale_grad_by_freq:
             entries = entries * (1.0 / plan.counts()).astype(entries.dtype)[:, None]
-        return gradient_of_rows(entries, plan, padding, sparse)
+        return gradient_of_rows(entries, plan, rows_now(), padding, sparse)
 
     return record(
         "EmbeddingBackward0",

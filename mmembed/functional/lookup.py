@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -115,10 +116,19 @@ def _number(value: Any, name: str, position: int) -> float:
     return float(value)
 
 
+def rows_by_then(weight: Tensor) -> Callable[[], int]:
+    """Return what tells how many rows the table has when it is asked: it may grow until then."""
+    table = getattr(weight, "table", None)
+    rows = weight.shape[0]
+    return lambda: rows if table is None else table.rows
+
+
 def gradient_of_rows(
-    entries: FloatArray, plan: RowPlan, padding: int | None, sparse: bool
+    entries: FloatArray, plan: RowPlan, rows: int, padding: int | None, sparse: bool
 ) -> RowGrad | FloatArray:
-    """Return the gradient of a table from one entry per id; the padding row gets none."""
+    """Return the gradient of a table of `rows` rows from one entry per id; padding gets none."""
+    if rows != plan.rows:
+        plan = RowPlan(plan.ids, rows)
     if sparse:
         if padding is not None and not (kept := plan.ids != padding).all():
             return RowGrad(RowPlan(plan.ids[kept], plan.rows), entries[kept])

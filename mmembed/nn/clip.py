@@ -41,8 +41,9 @@ def clip_grad_norm_(
     for gradient in gradients:
         if isinstance(gradient, RowGrad):
             gradient.coalesce_()
-    norms = np.array([float(gradient.norm(p).item()) for gradient in gradients])
-    total = float(np.linalg.norm(norms, p)) if norms.size else 0.0
+    norms = np.array([_norm(gradient, p) for gradient in gradients])
+    with np.errstate(divide="ignore"):  # of p < 0, where a norm is 0
+        total = float(np.linalg.norm(norms, p)) if norms.size else 0.0
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {p} for gradients from `parameters` is non-finite, so it "
@@ -72,6 +73,12 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
             else:
                 with gradient.writing() as array:
                     np.clip(array, -limit, limit, out=array)
+
+
+def _norm(gradient: Any, p: float) -> float:
+    if p < 0 and isinstance(gradient, RowGrad) and gradient.plan.ids.size < gradient.plan.rows:
+        return 0.0  # of rows that are not named, all elements are 0
+    return float(gradient.norm(p).item())
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Any]:

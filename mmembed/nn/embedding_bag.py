@@ -95,6 +95,8 @@ class EmbeddingBag(Lookup):
         if padding_idx is not None:
             padding = F.row_index(padding_idx, num_embeddings)
             if padding is None:
+                if num_embeddings == 0 and padding_idx == 0:
+                    raise IndexError("index 0 is out of bounds for dimension 0 with size 0")
                 raise AssertionError(
                     "padding_idx must be within num_embeddings: "
                     f"got {padding_idx}, valid: {-num_embeddings}..{num_embeddings - 1}"

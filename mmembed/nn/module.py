@@ -18,7 +18,7 @@ Self = TypeVar("Self", bound="Module")
 
 def check_device(device: str | None) -> None:
     """Raise ValueError unless the device is "cpu" or None."""
-    if device not in (None, "cpu"):
+    if device not in (None, "cpu", "cpu:0"):
         raise ValueError(f"device must be 'cpu', got {device!r}")
 
 
@@ -56,7 +56,7 @@ class Module:
         object.__setattr__(self, "training", True)
 
     _parameters: dict[str, Parameter | None]
-    _modules: dict[str, Module]
+    _modules: dict[str, Any]  # a Module, or None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the module's result; a subclass must define it."""
@@ -73,21 +73,25 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter | Module) and "_parameters" not in self.__dict__:
             raise AttributeError("call Module.__init__() before setting parameters or modules")
-        if isinstance(value, Parameter):
-            self._take_out(name)
-            self._parameters[name] = value
-        elif isinstance(value, Module):
-            self._take_out(name)
-            self._modules[name] = value
-        elif name in self.__dict__.get("_parameters", ()):
-            if value is not None:
-                raise TypeError(
-                    f"cannot assign '{type(value).__name__}' as parameter '{name}' "
-                    "(mmembed.nn.Parameter or None expected)"
-                )
-            self._parameters[name] = None
-        else:
-            object.__setattr__(self, name, value)
+        for kind, what, registered in (
+            (Parameter, "parameter", "_parameters"),
+            (Module, "child module", "_modules"),
+        ):
+            members = self.__dict__.get(registered, {})
+            if isinstance(value, kind):
+                if name not in members:  # one that is replaced keeps its place
+                    self._take_out(name)
+                members[name] = value
+                return
+            if name in members and not isinstance(value, Parameter | Module):
+                if value is not None:
+                    raise TypeError(
+                        f"cannot assign '{type(value).__name__}' as {what} '{name}' "
+                        f"(mmembed.nn.{kind.__name__} or None expected)"
+                    )
+                members[name] = None
+                return
+        object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         for registered in ("_parameters", "_modules"):
@@ -98,17 +102,17 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         if not self._take_out(name):
-            object.__delattr__(self, name)
+            object.__delattr__(self, name)  # raises
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._modules})
 
     def _take_out(self, name: str) -> bool:
-        """Forget an attribute of any kind; returns whether a registered one was there."""
-        self.__dict__.pop(name, None)
-        found = name in self._parameters or name in self._modules
-        self._parameters.pop(name, None)
-        self._modules.pop(name, None)
+        """Forget an attribute of any kind; returns whether there was one."""
+        places: list[dict[str, Any]] = [self.__dict__, self._parameters, self._modules]
+        found = any(name in place for place in places)
+        for place in places:
+            place.pop(name, None)
         return found
 
     # -- the tree ----------------------------------------------------------------------------------
@@ -128,7 +132,7 @@ class Module:
                 if remove_duplicate:
                     seen.add(id(module))
                 yield name, module
-                below = [(_join(name, key), child) for key, child in module._modules.items()]
+                below = [(_join(name, key), child) for key, child in module.named_children()]
                 pending.extend(reversed(below))
 
     def modules(self) -> Iterator[Module]:
@@ -137,11 +141,11 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for the modules directly below."""
-        return iter(self._modules.items())
+        return ((name, child) for name, child in self._modules.items() if child is not None)
 
     def children(self) -> Iterator[Module]:
         """Yield the modules directly below."""
-        return iter(self._modules.values())
+        return (child for _, child in self.named_children())
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True
@@ -175,7 +179,7 @@ class Module:
         ------
         TypeError, KeyError  the name is no name of an attribute, or `param` no Parameter (torch's).
         """
-        self._check_name(name, "parameter")
+        self._check_name(name, "parameter", self._parameters)
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
                 f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
@@ -183,19 +187,19 @@ class Module:
             )
         self._parameters[name] = param
 
-    def add_module(self, name: str, module: Module) -> None:
-        """Register a module under a name; raises what `register_parameter` raises."""
-        self._check_name(name, "module")
-        if not isinstance(module, Module):
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Register a module, or None, under a name; raises what `register_parameter` raises."""
+        self._check_name(name, "module", self._modules)
+        if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
         self._modules[name] = module
 
-    def _check_name(self, name: str, what: str) -> None:
+    def _check_name(self, name: str, what: str, known: Mapping[str, Any]) -> None:
         if not isinstance(name, str):
             raise TypeError(f"{what} name should be a string. Got {type(name).__name__}")
         if name == "" or "." in name:
             raise KeyError(f'{what} name can\'t be "" or contain "."; got {name!r}')
-        if hasattr(self, name) and name not in (*self._parameters, *self._modules):
+        if hasattr(self, name) and name not in known:
             raise KeyError(f"attribute '{name}' already exists")
 
     def apply(self: Self, function: Callable[[Module], None]) -> Self:
@@ -228,9 +232,10 @@ class Module:
             wanted = np.dtype(dtype)
             if wanted.kind != "f":
                 raise TypeError(f"modules have floating parameters, got dtype {wanted}")
-            for parameter in self.parameters():
+            floating = [p for p in self.parameters() if p.dtype.kind == "f"]
+            for parameter in floating:
                 parameter.check_cast(wanted)
-            for parameter in self.parameters():
+            for parameter in floating:
                 parameter.cast(wanted)
         return self
 
@@ -250,8 +255,10 @@ class Module:
 
     def train(self: Self, mode: bool = True) -> Self:
         """Set `training` here and below; returns the module."""
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
         for module in self.modules():
-            object.__setattr__(module, "training", bool(mode))
+            object.__setattr__(module, "training", mode)
         return self
 
     def eval(self: Self) -> Self:
@@ -311,11 +318,12 @@ class Module:
             heading = f"Error(s) in loading state_dict for {type(self).__name__}:"
             raise RuntimeError("\n\t".join([heading, *problems]))
         if assign:
+            # All are made before the first takes its place.
+            made = {name: own[name].over_memory_of(value) for name, value in found.items()}
             for module_name, module in self.named_modules(remove_duplicate=False):
-                for key, parameter in module._parameters.items():
-                    value = found.get(_join(module_name, key))
-                    if parameter is not None and value is not None:
-                        module._parameters[key] = parameter.over_memory_of(value)
+                for key in module._parameters:
+                    if (name := _join(module_name, key)) in made:
+                        module._parameters[key] = made[name]
             return keys
         with no_grad():
             for name, value in found.items():
@@ -330,14 +338,14 @@ class Module:
 
     def __repr__(self) -> str:
         lines = [self.extra_repr()] if self.extra_repr() else []
-        for name, child in self._modules.items():
+        for name, child in self.named_children():
             lines.append(f"({name}): " + repr(child).replace("\n", "\n  "))
         inside = "\n  ".join(["", *lines]) + "\n" if self._modules else "".join(lines)
         return f"{type(self).__name__}({inside})"
 
 
 def _told(keys: IncompatibleKeys) -> Iterator[str]:
-    for kind, names in (("Unexpected", keys.unexpected_keys), ("Missing", keys.missing_keys)):
+    for kind, names in (("Missing", keys.missing_keys), ("Unexpected", keys.unexpected_keys)):
         if names:
             quoted = ", ".join(f'"{name}"' for name in names)
             yield f"{kind} key(s) in state_dict: {quoted}. "
@@ -349,6 +357,8 @@ def _misfit(name: str, value: Any, shape: tuple[int, ...]) -> Iterator[str]:
             f'While copying the parameter named "{name}", expected torch.Tensor or Tensor-like '
             f"object from checkpoint but received {type(value)}"
         )
+    elif value.dtype.kind not in "biuf":
+        yield f'While copying the parameter named "{name}", got an array of {value.dtype}.'
     elif tuple(value.shape) != shape:
         yield (
             f"size mismatch for {name}: copying a param with shape torch.Size({list(value.shape)}) "

@@ -6,6 +6,7 @@ Must not know any update rule, nor files.
 from __future__ import annotations
 
 import abc
+import numbers
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -87,9 +88,16 @@ class Optimizer(abc.ABC):
         """Change rows of (parameter, *states) by their gradients; `step` counts from 1."""
 
     def before_update(  # noqa: B027  most rules have nothing to do
-        self, parameter: TableParameter, rows: npt.NDArray[np.int64] | None, group: Group
+        self,
+        parameter: TableParameter,
+        rows: npt.NDArray[np.int64] | None,
+        group: Group,
+        new_step: bool,
     ) -> None:
-        """Do what a step does before the rows (None: all) are updated; by default nothing."""
+        """Do what comes before the update of rows (None: all); by default nothing.
+
+        `new_step` is False for the second parameter over the same rows in one step.
+        """
 
     def counter(self, group: Group) -> str:
         """Return the name of the counter of steps that `update` is told."""
@@ -157,6 +165,8 @@ class Optimizer(abc.ABC):
         for _, gradient, group in ready:
             if reason := self.refusal(gradient, group):
                 raise RuntimeError(reason)
+        for parameter, _, _ in ready:
+            self._rows_for(parameter).table.check_writable()
         counted: set[tuple[int, str]] = set()
         with no_grad():
             for parameter, gradient, group in ready:
@@ -175,8 +185,7 @@ class Optimizer(abc.ABC):
         counter = self.counter(group)
         step = parameter.steps(counter) + new_step
         rows, blocks = self._blocks(parameter, gradient, group)
-        if new_step:
-            self.before_update(parameter, rows, group)
+        self.before_update(parameter, rows, group, new_step)
         with parameter.columns(rows) as columns:
             arrays = tuple(columns[name] for name in (parameter.column, *names))
             for block in blocks:
@@ -285,6 +294,10 @@ class Optimizer(abc.ABC):
                 raise ValueError(
                     f"state {name!r} of parameter {number} is none of {type(self).__name__}'s"
                 )
+            if name == "step" and not _counts(value):
+                raise ValueError(f"step of parameter {number} must be a number >= 0, got {value!r}")
+            if name != "step" and np.asarray(value).dtype.kind not in "fiu":
+                raise ValueError(f"state {name!r} of parameter {number} holds no numbers")
             wanted = self._state_shape(parameter)
             if name != "step" and tuple(value.shape) != wanted:
                 raise ValueError(
@@ -330,6 +343,13 @@ def _rows_of(parameter: Tensor) -> TableParameter:
     first = parameter.shape[0] if parameter.ndim > 1 else 1
     width = parameter.numel() // first if first else int(np.prod(parameter.shape[1:]))
     return TableParameter.over(parameter.detach().reshape(first, width))
+
+
+def _counts(value: object) -> bool:
+    """Whether a value can be a number of steps: torch's are tensors of floats."""
+    if isinstance(value, Tensor):
+        value = value.item() if value.numel() == 1 else None
+    return isinstance(value, numbers.Real) and float(value) >= 0 and float(value).is_integer()
 
 
 def _same_elements(first: FloatArray, second: FloatArray) -> bool:

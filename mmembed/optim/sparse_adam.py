@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, final
 
 import numpy as np
@@ -94,19 +94,15 @@ class SparseAdam(_Lazy):
         super().__init__(params, _checked(lr, betas, eps, maximize))
 
 
-# A row's decay is a sum of -log(1 - lr * weight_decay) over steps, in these units: whole numbers,
-# so that the sum is exact, in a float64 as well as in a counter.
-_UNITS = 2.0**44
-
-
 @final
 class SparseAdamW(_Lazy):
     """SparseAdam with decoupled weight decay: in every step, every row shrinks first.
 
     w *= 1 - lr * weight_decay, for all rows; then SparseAdam's step, for those with a gradient. No
     step goes through the whole table: a row that was left alone for k steps gets the decay of the k
-    steps when it is next looked up or updated. `embedding` and `embedding_bag` see to that; before
-    the table is read in another way, or by another process, call `catch_up()`.
+    steps when it is next looked up, assigned or updated. `embedding`, `embedding_bag` and writing
+    to the parameter see to that, as do copies and whoever opens the table for writing; before it is
+    read in another way, or opened for reading, call `catch_up()`.
 
     Parameters
     ----------
@@ -139,51 +135,27 @@ class SparseAdamW(_Lazy):
     def catch_up(self) -> None:
         """Give all rows the decay that they have not had yet."""
         for parameter, _ in self._with_group():
-            rows = self._rows_for(parameter)
-            if self._column(rows) in rows.table.columns:
-                self._decay(rows, None)
+            self._rows_for(parameter).catch_up(lambda: None)
 
-    def before_update(self, parameter: TableParameter, rows: RowArray | None, group: Group) -> None:
+    def refusal(self, gradient: Any, group: Group) -> str | None:
+        """See `Optimizer.refusal`."""
+        if not 0 <= group["lr"] * group["weight_decay"] < 1:
+            return (
+                f"lr * weight_decay must be in 0..1, and is {group['lr']} * {group['weight_decay']}"
+            )
+        return super().refusal(gradient, group)
+
+    def before_update(
+        self, parameter: TableParameter, rows: RowArray | None, group: Group, new_step: bool
+    ) -> None:
         """Count the decay of this step, and give it to the rows that have a gradient."""
-        column = self._column(parameter)
-        if column not in parameter.table.columns:
-            parameter.table.add_column(column, scalar=True, dtype="float64")
-        shrink = -math.log1p(-group["lr"] * group["weight_decay"])
-        total = parameter.table.counters.get(column, 0) + round(shrink * _UNITS)
-        parameter.table.count(column, total)
-        parameter.catch_up_with(self._decay_of_rows)
-        self._decay(parameter, rows)
-
-    def _decay_of_rows(self, parameter: TableParameter, rows: RowArray) -> None:
-        self._decay(parameter, rows)
-
-    def _decay(self, parameter: TableParameter, rows: RowArray | None) -> None:
-        """Give rows (None: all) the decay between what they have had and what has been counted."""
-        column = self._column(parameter)
-        total = float(parameter.table.counters.get(column, 0))
-        decayed = parameter.table.column(column)
-        behind = np.flatnonzero(decayed < total) if rows is None else rows[decayed[rows] < total]
-        if behind.size == 0:
-            return
-        factors = np.exp((decayed[behind] - total) / _UNITS).astype(parameter.dtype)
-        with parameter.table.writing(behind) as columns:
-            columns[parameter.column][behind] *= factors[:, None]
-            columns[column][behind] = total
-
-    def _column(self, parameter: TableParameter) -> str:
-        return f"{parameter.column}.{self.name}.decayed"
+        if new_step:
+            amount = -math.log1p(-group["lr"] * group["weight_decay"])
+            parameter.put_off_decay(self.name, amount)
+        # Lookups of a parameter that has no table of its own do not see to the others.
+        parameter.catch_up(lambda: rows if parameter in self._rows else None)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Optimizer.state_dict`; all rows catch up first, so that none is behind."""
         self.catch_up()
         return super().state_dict()
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """See `Optimizer.load_state_dict`; no row is behind afterwards."""
-        super().load_state_dict(state_dict)
-        for parameter, _ in self._with_group():
-            rows = self._rows_for(parameter)
-            column = self._column(rows)
-            if column in rows.table.columns:
-                with rows.table.writing() as columns:
-                    columns[column][:] = rows.table.counters.get(column, 0)

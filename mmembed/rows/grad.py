@@ -128,7 +128,8 @@ class RowGrad:
     def norm(self, p: float = 2.0) -> Tensor:
         """Return the p-norm of all elements of the coalesced gradient, a 0-d tensor."""
         entries = self.coalesce().entries
-        return Tensor(np.asarray(np.linalg.norm(entries.reshape(-1), p), self.dtype))
+        with np.errstate(divide="ignore"):  # of p < 0, where an element is 0
+            return Tensor(np.asarray(np.linalg.norm(entries.reshape(-1), p), self.dtype))
 
     def numpy(self) -> FloatArray:
         """Raise TypeError (torch's text): a sparse gradient is no array."""
@@ -201,6 +202,8 @@ class RowGrad:
         return (-self).__radd__(other)
 
     def __mul__(self, factor: object) -> RowGrad:
+        if isinstance(factor, RowGrad):
+            return self._times(factor)
         return self._with(self.entries * self._at_entries(factor))
 
     __rmul__ = __mul__
@@ -210,6 +213,11 @@ class RowGrad:
 
     def __pow__(self, exponent: float) -> RowGrad:
         """Return the power of the coalesced gradient; elements that are not named stay 0."""
+        if not exponent > 0:
+            raise RuntimeError(
+                f"a row gradient to the power {exponent} is not 0 where the gradient is; call "
+                "to_dense() first"
+            )
         whole = self.coalesce()
         return whole._with(whole.entries ** float(exponent))
 
@@ -224,6 +232,14 @@ class RowGrad:
     def div_(self, divisor: object) -> RowGrad:
         """Divide in place; returns the gradient."""
         return self._become(self / divisor)
+
+    __imul__ = mul_
+    __itruediv__ = div_
+
+    def __isub__(self, other: object) -> Any:
+        """Subtract in place; see `__iadd__`."""
+        self += -other  # type: ignore[operator]
+        return self
 
     def __neg__(self) -> RowGrad:
         return self._with(-self.entries)
@@ -247,6 +263,13 @@ class RowGrad:
     def _numel(self) -> int:
         rows, dim = self.shape
         return rows * dim
+
+    def _times(self, other: RowGrad) -> RowGrad:
+        self._check_shape(other.shape)
+        a, b = self.coalesce(), other.coalesce()
+        ids, at_a, at_b = np.intersect1d(a.plan.ids, b.plan.ids, True, return_indices=True)
+        product = a.entries[at_a] * b.entries[at_b]
+        return RowGrad(RowPlan(ids.astype(np.int64), self.plan.rows), product, coalesced=True)
 
     def _at_entries(self, factor: Any) -> Any:
         """Return a number as one, which keeps the dtype, and of an array the part at each entry."""

@@ -190,11 +190,12 @@ class DirectoryStore(Store):
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
-        self._check_writable()
+        self.check_writable()
         self._pending = True
         yield _Door(self._columns, self._unsynced)
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
+        """See `Store.check_writable`."""
         if self.mode == "r":
             raise ReadOnlyTableError(f"{self.path} is open with mode 'r'; open it with mode 'r+'")
         if self._pid != os.getpid():
@@ -210,7 +211,7 @@ class DirectoryStore(Store):
 
     def add(self, column: Column) -> None:
         """See `Store.add`; a file of that name which no commit knows is replaced."""
-        self._check_writable()
+        self.check_writable()
         before = self.superblock
         superblock = replace(before, columns=(*before.columns, column))
         _check_room(superblock)
@@ -231,7 +232,7 @@ class DirectoryStore(Store):
 
     def resize(self, superblock: Superblock) -> None:
         """See `Store.resize`; docs/format.md says what each step is for."""
-        self._check_writable()
+        self.check_writable()
         before = self.superblock
         assert self._super is not None
         recorded = _read_super(self._super)
@@ -286,7 +287,7 @@ class DirectoryStore(Store):
 
     def count(self, counters: dict[str, int]) -> None:
         """See `Store.count`."""
-        self._check_writable()
+        self.check_writable()
         superblock = replace(self.superblock, counters=counters)
         if counters.keys() != self.superblock.counters.keys():
             _check_room(superblock)
@@ -295,7 +296,7 @@ class DirectoryStore(Store):
 
     def commit(self, superblock: Superblock) -> None:
         """See `Store.commit`: rows first, then the slot that the last commit does not use."""
-        self._check_writable()
+        self.check_writable()
         _check_room(superblock)
         copy = encode_copy(superblock)
         power = superblock.durability == "power"

@@ -56,6 +56,10 @@ class Store(abc.ABC):
         """Return the array of a column for reading; KeyError if there is none."""
 
     @abc.abstractmethod
+    def check_writable(self) -> None:
+        """Raise what `writing` would raise."""
+
+    @abc.abstractmethod
     def writing(
         self, rows: RowArray | None
     ) -> contextlib.AbstractContextManager[Mapping[str, FloatArray]]:
@@ -137,19 +141,19 @@ class MemoryStore(Store):
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
-        self._check_writable()
+        self.check_writable()
         yield types.MappingProxyType({name: a.view() for name, a in self._arrays.items()})
 
     def add(self, column: Column) -> None:
         """See `Store.add`."""
-        self._check_writable()
+        self.check_writable()
         superblock = replace(self.superblock, columns=(*self.superblock.columns, column))
         self._arrays[column.name] = _initial_array(column, superblock.rows)
         self.superblock = superblock
 
     def resize(self, superblock: Superblock) -> None:
         """See `Store.resize`; the arrays are others then."""
-        self._check_writable()
+        self.check_writable()
         before = self.superblock.rows
         arrays = {}
         for column in superblock.columns:
@@ -161,19 +165,20 @@ class MemoryStore(Store):
 
     def count(self, counters: dict[str, int]) -> None:
         """See `Store.count`."""
-        self._check_writable()
+        self.check_writable()
         self.superblock = replace(self.superblock, counters=counters)
 
     def commit(self, superblock: Superblock) -> None:
         """See `Store.commit`."""
-        self._check_writable()
+        self.check_writable()
         self.superblock = superblock
 
     def close(self) -> None:
         """See `Store.close`."""
         self._arrays = {}
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
+        """See `Store.check_writable`."""
         if self.mode == "r":
             raise ReadOnlyTableError("the table wraps a read-only array; give it a writable one")
 

@@ -271,6 +271,10 @@ class Table(Described):
             finally:
                 self._blocks -= 1
 
+    def check_writable(self) -> None:
+        """Raise what `writing` would raise."""
+        self._open_store().check_writable()
+
     def write(self, ids: npt.ArrayLike, values: npt.ArrayLike, column: str = "weight") -> None:
         """Set rows; where an id is repeated, its last values stay.
 

@@ -83,3 +83,12 @@ def test_sparse_gradients_are_clipped_as_if_they_were_dense(clip):
 def test_without_gradients_the_norm_is_0():
     assert nn.clip_grad_norm_(tensor([1.0], requires_grad=True), 1.0).item() == 0
     assert nn.clip_grad_norm_([], 1.0).item() == 0
+
+
+@pytest.mark.parametrize("p", [-1.0, -math.inf])
+def test_rows_that_are_not_named_count_as_zeros(p):
+    table = nn.Embedding(5, 2, sparse=True)
+    table([1]).sum().backward()
+
+    assert nn.clip_grad_norm_(table.parameters(), 1.0, p).item() == 0
+    assert table.weight.grad[1].tolist() == [1, 1]

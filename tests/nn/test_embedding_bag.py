@@ -160,10 +160,26 @@ def test_a_padding_row_outside_the_table_is_refused_by_the_module(index):
         nn.EmbeddingBag(5, 2, padding_idx=index)
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.float16])
-def test_tables_that_kernels_do_not_take_are_refused(dtype):
+def test_tables_of_integers_are_refused():
     with pytest.raises(RuntimeError, match="argument #1 'weight' to have one of the following"):
-        F.embedding_bag([[0]], Tensor(W.astype(dtype)))
+        F.embedding_bag([[0]], Tensor(W.astype(np.int64)))
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_frozen_tables_of_float16_are_reduced_in_float32(mode):
+    table = Tensor(np.array([[2048.0], [1.0], [1.0]], np.float16))
+    factors = tensor(np.ones((1, 3), np.float16), requires_grad=True) if mode == "sum" else None
+
+    out = F.embedding_bag([[0, 1, 2]], table, mode=mode, per_sample_weights=factors)
+
+    assert out.dtype == np.float16
+    assert out.item() == {"sum": 2050, "mean": 683.5, "max": 2048}[mode]
+    if factors is not None:
+        out.sum().backward()
+        assert factors.grad.tolist() == [[2048, 1, 1]]
+    table.requires_grad = True
+    with pytest.raises(TypeError, match="a table of float16 can be looked up"):
+        F.embedding_bag([[0]], table)
 
 
 def test_factors_of_another_dtype_are_refused():
@@ -312,3 +328,13 @@ def test_copies_keep_rows_and_options(copied):
     assert repr(twin) == repr(bags)
     np.testing.assert_array_equal(twin.weight.array, bags.weight.array)
     assert not np.shares_memory(twin.weight.array, bags.weight.array)
+
+
+def test_changing_offsets_before_backward_is_refused():
+    table, offsets = weight(), tensor([0, 1])
+    out = F.embedding_bag([1, 2], table, offsets)
+
+    offsets[1] = 0
+
+    with pytest.raises(RuntimeError, match=r"\[torch.LongTensor \[2\]\] is at version 1; expected"):
+        out.sum().backward()

@@ -340,3 +340,104 @@ def test_a_subclass_is_what_its_class_methods_make():
         pass
 
     assert type(Named.from_pretrained(Tensor(np.ones((2, 2))))) is Named
+
+
+# -- corners of the tree ---------------------------------------------------------------------------
+
+
+def both(change):
+    """The module trees, ours and torch's, after the same change."""
+    return after(change, nn, Pair()), after(change, torch.nn, TorchPair())
+
+
+def after(change, library, pair):
+    try:
+        change(library, pair)
+    except Exception as error:
+        return type(error), str(error).split("'")[0]
+    return list(pair.state_dict()), [name for name, _ in pair.named_modules()]
+
+
+CHANGES = {
+    "child to None": lambda lib, m: setattr(m, "left", None),
+    "child to a number": lambda lib, m: setattr(m, "left", 5),
+    "parameter to a number": lambda lib, m: setattr(m, "scale", 5),
+    "child replaced": lambda lib, m: setattr(m, "left", lib.Embedding(1, 1)),
+    "child under two names": lambda lib, m: setattr(m, "again", m.left),
+    "child after None": lambda lib, m: (m.add_module("c", None), setattr(m, "c", m.left)),
+    "child deleted": lambda lib, m: delattr(m, "left"),
+    "attribute deleted": lambda lib, m: (setattr(m, "x", 5), delattr(m, "x")),
+    "option deleted": lambda lib, m: delattr(m.left, "max_norm"),
+    "nothing deleted": lambda lib, m: delattr(m, "nothing"),
+    "parameter under a child's name": lambda lib, m: m.register_parameter("left", None),
+    "child under a parameter's name": lambda lib, m: m.add_module("scale", None),
+    "a mode that is none": lambda lib, m: m.train("x"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_changes_of_the_tree_leave_what_they_leave_in_torch(change):
+    ours, theirs = both(change)
+
+    assert ours == theirs
+
+
+def test_a_child_that_is_none_is_passed_over_everywhere(pair):
+    pair.left = None
+
+    assert [name for name, _ in pair.named_children()] == ["right"]
+    assert "left" not in repr(pair)
+    pair.apply(lambda module: None)
+    assert pair.left is None
+
+
+def test_frozen_integers_stay_integers():
+    rows = np.arange(6).reshape(3, 2)
+
+    assert nn.Embedding.from_pretrained(rows).double().weight.dtype == np.int64
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("wrong", [np.array([["a", "b"]] * 4), np.ones((4, 2), np.int64)])
+def test_a_state_with_one_wrong_dtype_changes_nothing(pair, assign, wrong):
+    if not assign and wrong.dtype == np.int64:
+        pair.load_state_dict({"right.weight": wrong}, strict=False)
+        assert (pair.right.weight.array == 1).all()
+        return
+    before = pair.left.weight.array.copy()
+    state = {"left.weight": np.zeros((3, 2), np.float32), "right.weight": wrong}
+
+    with pytest.raises(RuntimeError):
+        pair.load_state_dict(state, strict=False, assign=assign)
+
+    np.testing.assert_array_equal(pair.left.weight.array, before)
+
+
+# -- growth and casts between a lookup and its backward --------------------------------------------
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_lookups_from_before_and_after_a_growth_go_backward_together(sparse):
+    embedding = nn.Embedding(5, 2, sparse=sparse)
+
+    before = embedding([1]).sum()
+    embedding.resize_(8)
+    (before + embedding([7]).sum()).backward()
+
+    grad = embedding.weight.grad
+    dense = grad.to_dense() if sparse else grad
+    assert dense.numpy()[:, 0].tolist() == [0, 1, 0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_cast_between_a_lookup_and_backward_casts_the_gradient(sparse):
+    embedding = nn.Embedding(5, 2, sparse=sparse)
+    bags = nn.EmbeddingBag.from_pretrained(embedding.weight, freeze=False, sparse=sparse)
+
+    bags([[1, 2]]).sum().backward()
+    out = bags([[1, 2]])
+    embedding.double()
+    out.sum().backward()
+
+    assert bags.weight.grad.dtype == np.float64
+    mm.optim.SGD(bags.parameters(), lr=0.1).step()

@@ -10,6 +10,7 @@ import pytest
 
 import mmembed as mm
 from mmembed import nn, optim
+from mmembed.errors import ReadOnlyTableError
 from mmembed.optim import SGD, Adagrad, SparseAdam
 from mmembed.storage import Table
 
@@ -360,3 +361,38 @@ def test_momentum_with_sparse_gradients_over_several_blocks(backend):
 
     assert np.flatnonzero(rows.weight.array[:, 0]).tolist() == [0, 69_999]
     assert rows.weight.array[69_999].tolist() == [-2.5, -2.5]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": "x"}, {"step": -1}, {"step": None}, {"step": 0.5}, {"sum": np.array(["a", "b"])}],
+)
+def test_a_state_that_cannot_be_loaded_whole_is_not_loaded_at_all(change):
+    parameters = [mm.tensor([1.0, 2.0], requires_grad=True) for _ in range(2)]
+    optimizer = Adagrad(parameters, lr=0.1)
+    trained(parameters, optimizer)
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][0]["lr"] = 0.7
+    state["state"][0]["sum"] = mm.zeros(2)
+    state["state"][1].update(change)
+
+    with pytest.raises(ValueError, match="of parameter 1"):
+        optimizer.load_state_dict(state)
+
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert optimizer.state_dict()["state"][0]["sum"].tolist() == [4, 16]
+
+
+def test_a_read_only_table_among_others_stops_the_step_before_it_begins(tmp_path):
+    Table.create(tmp_path / "t", 3, 2).close()
+    first = nn.Embedding(3, 2, sparse=True)
+    with Table.open(tmp_path / "t") as table:
+        second = nn.Embedding.from_table(table, sparse=True)
+        optimizer = SGD([first.weight, second.weight], lr=0.1)
+        (first([1]).sum() + second([1]).sum()).backward()
+        before = first.weight.array.copy()
+
+        with pytest.raises(ReadOnlyTableError):
+            optimizer.step()
+
+        np.testing.assert_array_equal(first.weight.array, before)

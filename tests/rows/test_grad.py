@@ -251,3 +251,42 @@ def test_a_widened_gradient_is_zero_in_the_further_rows(sorted_before):
     assert wide.to_dense().tolist() == [[1, 1], [0, 0], [2, 2], [0, 0], [0, 0]]
     assert narrow.shape == (3, 2)
     assert wide.coalesce().widened(6).is_coalesced()
+
+
+def test_augmented_assignment_changes_the_gradient_itself():
+    grad = whole = grad_of([1, 0, 1])
+    want = grad.to_dense().numpy().copy()
+
+    whole *= 4
+    whole /= 2
+    whole -= grad_of([1, 0, 1])
+
+    assert whole is grad
+    np.testing.assert_allclose(grad.to_dense().numpy(), want, rtol=1e-6)
+
+
+@given(left=lists, right=lists)
+def test_products_of_two_agree_with_torch(left, right):
+    a, b = grad_of(left), grad_of(right, seed=1)
+
+    got = a * b
+
+    want = a.to_dense().numpy() * b.to_dense().numpy()
+    np.testing.assert_allclose(got.to_dense().numpy(), want, rtol=2e-6, atol=1e-7)
+    assert got.is_coalesced()
+
+
+@pytest.mark.parametrize("exponent", [0, -1])
+def test_powers_that_do_not_keep_zeros_are_refused(exponent):
+    with pytest.raises(RuntimeError, match="call to_dense"):
+        grad_of([1]) ** exponent
+
+
+def test_a_sparse_gradient_may_be_added_in_place_to_a_tensor():
+    grad = grad_of([1, 0, 1])
+    weight = ones(grad.shape)
+
+    weight -= 0.5 * grad
+    weight.add_(grad, alpha=-0.5)
+
+    np.testing.assert_allclose(weight.numpy(), 1 - grad.to_dense().numpy(), rtol=1e-6)

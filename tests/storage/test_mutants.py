@@ -365,7 +365,7 @@ MUTANTS = {
         with_small(test_locks.test_a_forked_child_does_not_free_the_lock_of_its_parent),
     ),
     "children may write": (
-        DirectoryStore, "_check_writable", "self._pid != os.getpid()", "False",
+        DirectoryStore, "check_writable", "self._pid != os.getpid()", "False",
         with_small(test_locks.test_a_forked_child_may_read_and_may_not_write),
     ),
     "a replaced lock file is not noticed": (

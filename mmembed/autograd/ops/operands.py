@@ -51,6 +51,8 @@ def is_operand(value: object) -> bool:
 
 def operand(value: Operand) -> Any:
     """Return `value`, a NumPy scalar as a Python one; TypeError if it is no operand."""
+    if not is_operand(value) and hasattr(value, "to_dense"):
+        value = value.to_dense()
     if not is_operand(value):
         raise TypeError(
             f"expected a Tensor, an ndarray or a number, got {type(value).__name__}. Make a tensor "

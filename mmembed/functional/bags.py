@@ -6,6 +6,7 @@ Must not know whether a table is a file, nor modules or optimizers.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from .lookup import (
 )
 
 RowArray = npt.NDArray[np.int64]
+_Gradient = Callable[[FloatArray, RowPlan], RowGrad | FloatArray]
 
 MODES = ("sum", "mean", "max")
 
@@ -44,13 +46,19 @@ class _Bags:
     Attributes
     ----------
     plan : of the ids, (n,).
+    shape : of the ids as they were given.
     starts : (bags + 1,); bag b is ids[starts[b]:starts[b + 1]], and every id is in a bag.
     passed : the id that counts in no bag, or -1.
     """
 
     plan: RowPlan
+    shape: tuple[int, ...]
     starts: RowArray
     passed: int
+
+    def check(self, bad: int) -> None:
+        """Raise IndexError if a kernel found a bad id."""
+        raise_for(bad, self.plan.ids.reshape(self.shape), self.plan.rows)
 
     def of_each(self) -> RowArray:
         """Return which bag each id is in, (n,)."""
@@ -117,52 +125,91 @@ def embedding_bag(
     function = "embedding_bag" if max_norm is None else "embedding_renorm_"
     ids = ids_of(input, function, weight, factors)
     _check(ids, weight, offsets, mode, scale_grad_by_freq, sparse, factors)
-    rows, dim = weight.shape
+    rows, _ = weight.shape
     padding = None if padding_idx is None else _padding(padding_idx, rows)
     passed = -1 if padding is None or include_padding else padding
-    bags = _Bags(RowPlan(ids, rows), _starts(ids, offsets, include_last_offset), passed)
+    starts = _starts(ids, offsets, include_last_offset)
+    bags = _Bags(RowPlan(ids, rows), ids.shape, starts, passed)
     prepare(weight, bags.plan)
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, bags.plan, max_norm, norm_type)
-    rows_now = rows_by_then(weight)
-    given = [tensor if isinstance(tensor, Tensor) else None for tensor in (input, offsets)]
+    given = tuple(tensor if isinstance(tensor, Tensor) else None for tensor in (input, offsets))
+    gradient = _gradient_of(weight, padding, sparse)
     if mode == "max":
-        out, where = _largest(weight.array, bags, ids)
+        return _largest(weight, bags, gradient, given)
+    return _summed(weight, bags, factors, mode == "mean", scale_grad_by_freq, gradient, given)
 
-        def of_max(
-            upstream: Any, bags: _Bags, where: RowArray, *_given: Any
-        ) -> FloatArray | RowGrad:
-            entries = np.zeros((bags.plan.ids.size, dim), weight.dtype)
-            bag, column = np.nonzero(where >= 0)
-            entries[where[bag, column], column] = upstream[bag, column]
-            return gradient_of_rows(entries, bags.plan, rows_now(), padding, sparse)
 
-        return record("EmbeddingBagBackward0", out, (weight, of_max, (bags, where, *given)))
+# -- what is recorded ------------------------------------------------------------------------------
 
-    out = _reduced(weight.array, bags, ids, factors, mode == "mean")
+# `given` are the tensors of ids and offsets: saved, so that changing them is refused in backward.
 
-    def of_weight(upstream: Any, bags: _Bags, factors: Any, *_given: Any) -> FloatArray | RowGrad:
+
+def _gradient_of(weight: Tensor, padding: int | None, sparse: bool) -> _Gradient:
+    rows_now = rows_by_then(weight)
+
+    def gradient(entries: FloatArray, plan: RowPlan) -> RowGrad | FloatArray:
+        return gradient_of_rows(entries, plan, rows_now(), padding, sparse)
+
+    return gradient
+
+
+def _largest(
+    weight: Tensor, bags: _Bags, gradient: _Gradient, given: tuple[Tensor | None, ...]
+) -> Tensor:
+    rows, ids, passed = _acceptable(weight.array, bags)
+    shape = bags.starts.size - 1, rows.shape[1]
+    out, where = np.empty(shape, rows.dtype), np.empty(shape, np.int64)
+    bags.check(kernels.gather_bags_max(rows, ids, bags.starts, passed, out, where))
+
+    def of_weight(upstream: Any, bags: _Bags, where: RowArray, *_given: Any) -> Any:
+        entries = np.zeros((bags.plan.ids.size, shape[1]), upstream.dtype)
+        bag, column = np.nonzero(where >= 0)
+        entries[where[bag, column], column] = upstream[bag, column]
+        return gradient(entries, bags.plan)
+
+    out = out.astype(weight.dtype, copy=False)
+    return record("EmbeddingBagBackward0", out, (weight, of_weight, (bags, where, *given)))
+
+
+def _summed(
+    weight: Tensor,
+    bags: _Bags,
+    factors: Tensor | None,
+    mean: bool,
+    by_frequency: bool,
+    gradient: _Gradient,
+    given: tuple[Tensor | None, ...],
+) -> Tensor:
+    rows, ids, passed = _acceptable(weight.array, bags)
+    out = np.empty((bags.starts.size - 1, rows.shape[1]), rows.dtype)
+    weights = np.empty(0, rows.dtype)
+    if factors is not None:
+        weights = np.require(factors.array, rows.dtype, ["C", "A"]).reshape(-1)
+    bags.check(kernels.gather_bags(rows, ids, bags.starts, weights, passed, mean, out))
+
+    def of_weight(upstream: Any, bags: _Bags, factors: Any, *_given: Any) -> Any:
         entries = _spread(upstream, bags)
         if factors is not None:
             entries *= factors.reshape(-1, 1)
-        if scale_grad_by_freq:
+        if by_frequency:
             entries *= (1.0 / bags.plan.counts()).astype(entries.dtype)[:, None]
-        if mode == "mean":
+        if mean:
             entries /= np.maximum(bags.sizes(), 1)[bags.of_each(), None].astype(entries.dtype)
-        return gradient_of_rows(entries, bags.plan, rows_now(), padding, sparse)
+        return gradient(entries, bags.plan)
 
     def of_factors(upstream: Any, bags: _Bags, table: FloatArray, *_given: Any) -> FloatArray:
-        rows, local, _ = _acceptable(table, bags)
-        found = np.empty((bags.plan.ids.size, dim), rows.dtype)
-        kernels.gather(rows, local, found)
+        rows, ids, _ = _acceptable(table, bags)
+        found = np.empty((ids.size, rows.shape[1]), rows.dtype)
+        kernels.gather(rows, ids, found)
         products = np.einsum("nd,nd->n", found, _spread(upstream, bags))
-        counted = np.where(bags.plan.ids == passed, 0, products)
-        return counted.reshape(ids.shape).astype(upstream.dtype, copy=False)
+        counted = np.where(bags.plan.ids == bags.passed, 0, products)
+        return counted.reshape(bags.shape).astype(upstream.dtype, copy=False)
 
     return record(
         "EmbeddingBagBackward0",
-        out,
+        out.astype(weight.dtype, copy=False),
         (weight, of_weight, (bags, factors, *given)),
         (factors, of_factors, (bags, weight, *given)),
     )
@@ -302,34 +349,12 @@ def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, in
     plan = bags.plan
     if kernels.accepts(table):
         return table, plan.ids, bags.passed
-    check_ids(plan.ids, plan.rows)
+    bags.check(kernels.first_bad_id(plan.ids, plan.rows))
     ids = np.empty(plan.ids.size, np.int64)
     ids[plan.order] = np.repeat(np.arange(plan.unique.size), np.diff(plan.starts))
     passed = np.flatnonzero(plan.unique == bags.passed)
     met = table[plan.unique].astype(wide_dtype(table.dtype), order="C", copy=False)
     return met, ids, int(passed[0]) if passed.size else -1
-
-
-def _reduced(
-    table: FloatArray, bags: _Bags, ids: IdArray, factors: Tensor | None, mean: bool
-) -> FloatArray:
-    rows, local, passed = _acceptable(table, bags)
-    out = np.empty((bags.starts.size - 1, table.shape[1]), rows.dtype)
-    weights = np.empty(0, rows.dtype)
-    if factors is not None:
-        weights = np.require(factors.array, rows.dtype, ["C", "A"]).reshape(-1)
-    bad = kernels.gather_bags(rows, local, bags.starts, weights, passed, mean, out)
-    raise_for(bad, ids, bags.plan.rows)
-    return out.astype(table.dtype, copy=False)
-
-
-def _largest(table: FloatArray, bags: _Bags, ids: IdArray) -> tuple[FloatArray, RowArray]:
-    rows, local, passed = _acceptable(table, bags)
-    shape = bags.starts.size - 1, table.shape[1]
-    out, where = np.empty(shape, rows.dtype), np.empty(shape, np.int64)
-    bad = kernels.gather_bags_max(rows, local, bags.starts, passed, out, where)
-    raise_for(bad, ids, bags.plan.rows)
-    return out.astype(table.dtype, copy=False), where
 
 
 def _spread(upstream: FloatArray, bags: _Bags) -> FloatArray:

@@ -13,6 +13,7 @@ import mmembed
 
 PACKAGE = Path(mmembed.__file__).parent
 FLOORS = {
+    "buffers": 0,
     "errors": 0,
     "ids": 1,
     "autograd": 1,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
+from .. import buffers, kernels
 from ..autograd import Tensor, is_grad_enabled, record
 from ..autograd.dtypes import TORCH_NAMES
 from ..autograd.ops.reduce import wide_dtype
@@ -183,7 +183,7 @@ def _summed(
     given: tuple[Tensor | None, ...],
 ) -> Tensor:
     rows, ids, passed = _acceptable(weight.array, bags)
-    out = np.empty((bags.starts.size - 1, rows.shape[1]), rows.dtype)
+    out = buffers.empty((bags.starts.size - 1, rows.shape[1]), rows.dtype)
     weights = np.empty(0, rows.dtype)
     if factors is not None:
         weights = np.require(factors.array, rows.dtype, ["C", "A"]).reshape(-1)
@@ -360,6 +360,6 @@ def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, in
 def _spread(upstream: FloatArray, bags: _Bags) -> FloatArray:
     """Return the gradient of each id's bag, (n, dim), in memory of its own."""
     rows = np.require(upstream, wide_dtype(upstream.dtype), ["C", "A"])
-    entries = np.empty((bags.plan.ids.size, rows.shape[1]), rows.dtype)
+    entries = buffers.empty((bags.plan.ids.size, rows.shape[1]), rows.dtype)
     kernels.gather(rows, bags.of_each(), entries)
     return entries

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
+from .. import buffers, kernels
 from ..autograd import Tensor, is_grad_enabled, record
 from ..rows import RowGrad, RowPlan
 from .lookup import (
@@ -83,7 +83,7 @@ def embedding(
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, plan, max_norm, norm_type)
-    out = np.empty((plan.ids.size, dim), table.dtype)
+    out = buffers.empty((plan.ids.size, dim), table.dtype)
     raise_for(_gather(table, plan.ids, out), ids, rows)
 
     rows_now = rows_by_then(weight)

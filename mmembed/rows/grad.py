@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
+from .. import buffers, kernels
 from ..autograd import Tensor
 from .plan import RowPlan
 
@@ -111,7 +111,9 @@ class RowGrad:
 
     def clone(self) -> RowGrad:
         """Return a copy that shares nothing with this one."""
-        return self._with(self.entries.copy())
+        entries = buffers.empty(self.entries.shape, self.dtype)
+        entries[...] = self.entries
+        return self._with(entries)
 
     def to(self, dtype: npt.DTypeLike) -> RowGrad:
         """Return the gradient with entries of a dtype; itself if they are already."""

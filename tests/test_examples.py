@@ -50,7 +50,7 @@ def test_the_loss_falls_and_the_guess_is_beaten(name, tmp_path):
     said_last = re.findall(r"^\w+ (\d+\.\d+); .*: (\d+\.\d+)$", said, re.MULTILINE)[-1]
     found, baseline = map(float, said_last)
     gain = found / baseline if more_is_better else baseline / found
-    assert gain > 1
+    assert gain > 1.02
     assert list(tmp_path.iterdir()) == []
 
 

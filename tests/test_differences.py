@@ -46,6 +46,8 @@ TESTS = {
     "test_ids_that_are_no_integers_are_refused_in_torchs_words",
     "An argument of a wrong type": "nn/test_embedding.py::"
     "test_a_padding_row_that_is_no_integer_is_refused",
+    "A step of an optimizer may differ": "optim/test_parity.py::"
+    "test_a_step_is_torchs_but_for_the_rounding_of_its_products",
     "`Adam` and `AdamW` have no": "optim/test_parity.py::test_amsgrad_is_refused",
     "ids of 8, 16 and unsigned bits, lists, arrays": "test_ids.py::"
     "test_integers_of_other_widths_become_int64",

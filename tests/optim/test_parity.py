@@ -191,3 +191,29 @@ def test_a_gradient_the_rule_does_not_support_is_refused_before_anything_changes
 def test_amsgrad_is_refused(rule):
     with pytest.raises(TypeError, match="amsgrad"):
         rule([mm.ones(2, requires_grad=True)], amsgrad=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "SparseAdam"])
+def test_a_step_is_torchs_but_for_the_rounding_of_its_products(name, sparse, dtype):
+    """torch fuses a product and a sum where the processor can; we round both, on every machine."""
+    sparse = sparse or name == "SparseAdam"
+    rng = np.random.default_rng(0)
+    start, upstream = (rng.standard_normal((500, 8)).astype(dtype) for _ in range(2))
+    ours = nn.Embedding(500, 8, sparse=sparse, _weight=start.copy())
+    theirs = torch.nn.Embedding(500, 8, sparse=sparse, _weight=torch.from_numpy(start.copy()))
+    ids = rng.permutation(500)
+
+    ours(ids).backward(mm.tensor(upstream))
+    theirs(torch.from_numpy(ids)).backward(torch.from_numpy(upstream))
+    getattr(optim, name)(ours.parameters(), lr=0.1).step()
+    getattr(torch.optim, name)(theirs.parameters(), lr=0.1).step()
+
+    found, want = ours.weight.array, theirs.weight.detach().numpy()
+    ulp = np.finfo(dtype).eps * (np.abs(start) + np.abs(want - start))
+    assert (np.abs(found - want) <= 2 * ulp).all()
+    if name == "SGD":
+        gradient = np.empty_like(start)
+        gradient[ids] = upstream
+        np.testing.assert_array_equal(found, start - np.dtype(dtype).type(0.1) * gradient)

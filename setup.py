@@ -87,6 +87,7 @@ class BuildKernels(build_ext):
 extension = Extension(
     "mmembed._kernels",
     ["mmembed/_kernels.pyx"],
+    depends=[str(path) for path in sorted(Path("mmembed/kernels/cython").iterdir())],
     extra_compile_args=COMPILE_ARGS,
     extra_link_args=LINK_ARGS,
 )

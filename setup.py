@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -87,7 +88,12 @@ class BuildKernels(build_ext):
 extension = Extension(
     "mmembed._kernels",
     ["mmembed/_kernels.pyx"],
-    depends=[str(path) for path in sorted(Path("mmembed/kernels/cython").iterdir())],
+    include_dirs=[numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+    depends=[
+        "mmembed/_kernels.pyx",
+        *(str(path) for path in sorted(Path("mmembed/kernels/cython").iterdir())),
+    ],
     extra_compile_args=COMPILE_ARGS,
     extra_link_args=LINK_ARGS,
 )

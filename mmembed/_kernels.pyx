@@ -12,6 +12,12 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, frexp, isinf, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from numpy cimport (
+    PyArray_BYTES, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_ISSIGNED, PyArray_ITEMSIZE,
+    import_array, ndarray,
+)
+
+import_array()
 
 cdef extern from "kernels/cython/vectors.h" nogil:
     void sum_float_int32(
@@ -27,8 +33,18 @@ cdef extern from "kernels/cython/vectors.h" nogil:
         const double*, Py_ssize_t, const int64_t*, const double*, Py_ssize_t, int64_t, double*
     ) noexcept
     int stream_width() noexcept
-    void stream(char*, const char*, Py_ssize_t, int) noexcept
-    void end_stream() noexcept
+    void copy_rows_int32(
+        char*, const char*, Py_ssize_t, Py_ssize_t, const int32_t*, Py_ssize_t, Py_ssize_t
+    ) noexcept
+    void copy_rows_int64(
+        char*, const char*, Py_ssize_t, Py_ssize_t, const int64_t*, Py_ssize_t, Py_ssize_t
+    ) noexcept
+    void stream_rows_int32(
+        char*, const char*, Py_ssize_t, Py_ssize_t, const int32_t*, Py_ssize_t, Py_ssize_t
+    ) noexcept
+    void stream_rows_int64(
+        char*, const char*, Py_ssize_t, Py_ssize_t, const int64_t*, Py_ssize_t, Py_ssize_t
+    ) noexcept
     void prefetch "__builtin_prefetch"(const void*) noexcept
     # The return type of a function that returns nothing and is compiled once per processor family.
     ctypedef void dispatched "MMEMBED_DISPATCHED void"

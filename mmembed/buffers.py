@@ -22,6 +22,15 @@ _idle: dict[int, list[_Block]] = {}
 _idle_bytes = 0
 
 
+CACHE_LINE = 64  # bytes; an array that begins with one has rows that are in no more than they must
+
+
+def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array of zeros as np.zeros does, beginning with a cache line."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, buffer=_aligned(np.zeros(size + CACHE_LINE, np.uint8)))
+
+
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return an array with arbitrary elements, as np.empty does; large ones come from the pool.
 
@@ -62,7 +71,13 @@ def _take(size: int) -> _Block:
         if blocks:
             _idle_bytes -= size
             return blocks.pop()
-    return np.empty(size, np.uint8).view(_Block)
+    return _aligned(np.empty(size + CACHE_LINE, np.uint8)).view(_Block)
+
+
+def _aligned(memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return all of `memory` but one cache line, beginning with one."""
+    first = -memory.ctypes.data % CACHE_LINE
+    return memory[first : memory.size - CACHE_LINE + first]
 
 
 def _give_back(block: _Block) -> None:

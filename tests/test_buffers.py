@@ -145,3 +145,16 @@ def test_outputs_of_lookups_that_are_alive_are_apart():
         np.testing.assert_array_equal(out.detach().numpy(), table.weight.array[ids])
     assert len({place(out.array) for out in outs}) == 3
     assert table.weight.grad._nnz() == 3 * 2048
+
+
+@pytest.mark.parametrize("shape", [(3,), (1000, 64), (1 << 10, 1 << 10)])
+def test_zeros_begin_with_a_cache_line(shape):
+    array = buffers.zeros(shape, "float32")
+
+    assert array.shape == shape
+    assert place(array) % buffers.CACHE_LINE == 0
+    assert not array.any()
+
+
+def test_memory_of_the_pool_begins_with_a_cache_line():
+    assert place(buffers.empty(SHAPE, "float64")) % buffers.CACHE_LINE == 0

@@ -15,6 +15,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from .. import buffers
 from ..errors import ReadOnlyTableError
 from .column import Column
 from .format import Superblock
@@ -187,8 +188,8 @@ def _initial_array(
     column: Column, rows: int, fill: Fill | None = None, start: int = 0
 ) -> FloatArray:
     """Return (rows, dim) or (rows,) with initial values in the rows start..rows-1."""
-    # np.zeros leaves the pages of an all-zero column to the first touch.
-    array: FloatArray = np.zeros(column.shape(rows), column.dtype)
+    # The pages of an all-zero column are left to the first touch.
+    array: FloatArray = buffers.zeros(column.shape(rows), column.dtype)
     if str(column.init) != "zeros" or fill is not None:
         for first, values in initial_blocks(column, rows, fill, start):
             array[first : first + len(values)] = values

@@ -59,3 +59,21 @@ def test_an_id_just_past_a_large_table_is_refused(body, table):
 
     assert body.first_bad_id(ids, table.shape[0], 1) == 1
     assert body.gather(table, ids, np.empty((2, table.shape[1]), np.float32), 1) == 1
+
+
+@pytest.mark.parametrize("ids_dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("dim", [16, 50, 64])
+@pytest.mark.parametrize("shift", [0, 4])
+def test_gather_into_an_output_larger_than_the_cache(body, ids_dtype, dim, shift):
+    """Rows and outputs of whole cache lines and others: outputs this large may go past the cache."""
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((1000, dim), dtype=np.float32)
+    n = (1 << 25) // (4 * dim) + 3
+    ids = rng.integers(0, 1000, n).astype(ids_dtype)
+    memory = np.empty(n * dim + 32, np.float32)
+    first = -memory.ctypes.data % 64 // 4 + shift
+    out = memory[first : first + n * dim].reshape(n, dim)
+
+    assert body.gather(table, ids, out, 2) == -1
+
+    np.testing.assert_array_equal(out, table[ids])

@@ -4,15 +4,20 @@ cdef enum:
     AHEAD = 8  # rows asked for before their turn, at least, so that several are on their way
     AHEAD_BYTES = 4096  # of them, if rows are small
     CACHE_LINE = 64  # bytes
+    STREAM_BYTES = 1 << 25  # of output from which stores past the cache were faster
     LANES = 8  # partial sums of a sum of squares
 
 
-cdef inline void ask_for(const real* row, Py_ssize_t dim) noexcept nogil:
+cdef inline void ask_for_bytes(const char* row, Py_ssize_t size) noexcept nogil:
     """Start to bring a row into the cache."""
     cdef Py_ssize_t i = 0
-    while i < dim:
+    while i < size:
         prefetch(row + i)
-        i += <Py_ssize_t>(CACHE_LINE // sizeof(real))
+        i += CACHE_LINE
+
+
+cdef inline void ask_for(const real* row, Py_ssize_t dim) noexcept nogil:
+    ask_for_bytes(<const char*>row, dim * sizeof(real))
 
 
 cdef inline Py_ssize_t rows_ahead(Py_ssize_t row_bytes) noexcept nogil:
@@ -20,22 +25,93 @@ cdef inline Py_ssize_t rows_ahead(Py_ssize_t row_bytes) noexcept nogil:
     return max(<Py_ssize_t>AHEAD, AHEAD_BYTES // max(row_bytes, 1))
 
 
+cdef void gather_share(
+    const char* table,  # IN   row 0
+    Py_ssize_t stride,  # of rows, in bytes
+    Py_ssize_t size,  # of a row, in bytes
+    const id_type* ids,  # IN   (n,)
+    Py_ssize_t n,
+    char* out,  # OUT  (n, size)
+    bint past,  # the cache
+) noexcept nogil:
+    cdef Py_ssize_t ahead = rows_ahead(size)
+    if id_type is int32_t:
+        if past:
+            stream_rows_int32(out, table, stride, size, ids, n, ahead)
+        else:
+            copy_rows_int32(out, table, stride, size, ids, n, ahead)
+    elif past:
+        stream_rows_int64(out, table, stride, size, ids, n, ahead)
+    else:
+        copy_rows_int64(out, table, stride, size, ids, n, ahead)
+
+
+cdef Py_ssize_t gather_rows(
+    const char* table,  # IN   row 0
+    Py_ssize_t rows,
+    Py_ssize_t stride,  # of rows, in bytes
+    Py_ssize_t size,  # of a row, in bytes
+    const id_type* ids,  # IN   (n,)
+    Py_ssize_t n,
+    char* out,  # OUT  (n, size)
+    int threads,
+) noexcept nogil:
+    cdef Py_ssize_t first, last, bad = bad_position(ids, n, rows)
+    cdef int t, width = stream_width()
+    cdef bint past = (
+        n * size >= STREAM_BYTES and width and size % width == 0 and <size_t>out % width == 0
+    )
+    if bad >= 0:
+        return bad
+    if threads == 1:
+        gather_share(table, stride, size, ids, n, out, past)
+    else:
+        for t in prange(threads, num_threads=threads, schedule="static"):
+            first = n * t // threads
+            last = n * (t + 1) // threads
+            gather_share(
+                table, stride, size, ids + first, last - first, out + first * size, past
+            )
+    return -1
+
+
 def gather(
-    const real[:, :] table,  # IN   (rows, dim), rows contiguous; may be a read-only map
-    const id_type[::1] ids,  # IN   (n,)
-    real[:, ::1] out,  # OUT  (n, dim)
+    ndarray table,  # IN   (rows, dim), rows contiguous; may be a read-only map
+    ndarray ids,  # IN   (n,), contiguous int32 or int64
+    ndarray out,  # OUT  (n, dim), contiguous, of the table's dtype
     int threads,
 ):
-    """Set out[i] = table[ids[i]]."""
-    cdef Py_ssize_t bad, i, n = ids.shape[0], dim = table.shape[1]
-    cdef Py_ssize_t ahead = rows_ahead(dim * sizeof(real))
+    """Set out[i] = table[ids[i]].
+
+    Rows are bytes here, whatever they mean. Arrays are looked at as NumPy's, not as memoryviews: for
+    a few ids, picking one of several compiled bodies by those would cost more than the copy.
+    """
+    cdef Py_ssize_t bad
+    cdef bint fit = table.ndim == 2 and ids.ndim == 1 and out.ndim == 2
+    if fit:
+        fit = (
+            out.shape[0] == ids.shape[0]
+            and out.shape[1] == table.shape[1]
+            and PyArray_ITEMSIZE(out) == PyArray_ITEMSIZE(table)
+            and (table.strides[1] == PyArray_ITEMSIZE(table) or table.shape[1] < 2 or table.size == 0)
+            and PyArray_ISCARRAY(out)
+            and PyArray_ISCARRAY_RO(ids)
+            and PyArray_ISSIGNED(ids)
+            and PyArray_ITEMSIZE(ids) in (4, 8)
+        )
+    if not fit:
+        raise ValueError("gather: the arrays are not as the contract says")
+    cdef Py_ssize_t rows = table.shape[0], stride = table.strides[0], n = ids.shape[0]
+    cdef Py_ssize_t size = table.shape[1] * PyArray_ITEMSIZE(table)
+    cdef const char* first = PyArray_BYTES(table)
+    cdef const char* all_ids = PyArray_BYTES(ids)
+    cdef char* into = PyArray_BYTES(out)
+    cdef bint narrow = PyArray_ITEMSIZE(ids) == 4
     with nogil:
-        bad = check_ids(ids, table.shape[0])
-        if bad < 0 and dim > 0:
-            for i in prange(n, num_threads=threads, schedule="static"):
-                if i + ahead < n:
-                    ask_for(&table[ids[i + ahead], 0], dim)
-                memcpy(&out[i, 0], &table[ids[i], 0], dim * sizeof(real))
+        if narrow:
+            bad = gather_rows(first, rows, stride, size, <const int32_t*>all_ids, n, into, threads)
+        else:
+            bad = gather_rows(first, rows, stride, size, <const int64_t*>all_ids, n, into, threads)
     return bad
 
 

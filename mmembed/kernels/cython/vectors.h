@@ -3,41 +3,74 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__)
 #include <immintrin.h>
+#define MMEMBED_X86 1
 // By features: a processor that GCC does not know by name is none of its architectures.
 #define MMEMBED_DISPATCHED __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define MMEMBED_X86 0
+#define MMEMBED_DISPATCHED
+#endif
 
-__attribute__((target("avx512f"))) static void stream_64(char* to, const char* from, ptrdiff_t bytes) {
-    for (ptrdiff_t i = 0; i < bytes; i += 64)
-        _mm512_stream_si512((__m512i*)(to + i), _mm512_loadu_si512((const __m512i*)(from + i)));
-}
+// Copy n rows of `size` bytes one behind the other, asking for each `ahead` rows before its turn. WIDTH
+// bytes at a time by COPY if that divides `size`.
+#define MMEMBED_COPY_ROWS(NAME, TARGET, ID, WIDTH, COPY) \
+    TARGET static void NAME( \
+        char* to, const char* table, ptrdiff_t stride, ptrdiff_t size, \
+        const ID* ids, ptrdiff_t n, ptrdiff_t ahead) \
+    { \
+        for (ptrdiff_t i = 0; i < n; i++, to += size) { \
+            if (i + ahead < n) { \
+                const char* coming = table + (ptrdiff_t)ids[i + ahead] * stride; \
+                for (ptrdiff_t k = 0; k < size; k += 64) __builtin_prefetch(coming + k); \
+            } \
+            const char* from = table + (ptrdiff_t)ids[i] * stride; \
+            if (size % WIDTH) memcpy(to, from, size); \
+            else for (ptrdiff_t k = 0; k < size; k += WIDTH) COPY(to + k, from + k); \
+        } \
+    }
 
-__attribute__((target("avx2"))) static void stream_32(char* to, const char* from, ptrdiff_t bytes) {
-    for (ptrdiff_t i = 0; i < bytes; i += 32)
-        _mm256_stream_si256((__m256i*)(to + i), _mm256_loadu_si256((const __m256i*)(from + i)));
-}
+typedef char mmembed_line __attribute__((vector_size(64), aligned(1), may_alias));
+#define MMEMBED_COPY_LINE(to, from) *(mmembed_line*)(to) = *(const mmembed_line*)(from)
+MMEMBED_COPY_ROWS(copy_rows_int32, MMEMBED_DISPATCHED, int32_t, 64, MMEMBED_COPY_LINE)
+MMEMBED_COPY_ROWS(copy_rows_int64, MMEMBED_DISPATCHED, int64_t, 64, MMEMBED_COPY_LINE)
 
-// How many bytes a store past the cache writes here; 0 if there are none. Stores of 16 bytes exist
-// everywhere, and were slower than going through the cache.
+// The same with stores that go past the cache, where `to` and `size` are multiples of stream_width().
+// Stores of 16 bytes exist everywhere, and were slower than going through the cache.
+#if MMEMBED_X86
+#define MMEMBED_STREAM_64(to, from) \
+    _mm512_stream_si512((__m512i*)(to), _mm512_loadu_si512((const __m512i*)(from)))
+#define MMEMBED_STREAM_32(to, from) \
+    _mm256_stream_si256((__m256i*)(to), _mm256_loadu_si256((const __m256i*)(from)))
+#define MMEMBED_AVX512 __attribute__((target("avx512f")))
+#define MMEMBED_AVX2 __attribute__((target("avx2")))
+MMEMBED_COPY_ROWS(stream_rows_64_int32, MMEMBED_AVX512, int32_t, 64, MMEMBED_STREAM_64)
+MMEMBED_COPY_ROWS(stream_rows_64_int64, MMEMBED_AVX512, int64_t, 64, MMEMBED_STREAM_64)
+MMEMBED_COPY_ROWS(stream_rows_32_int32, MMEMBED_AVX2, int32_t, 32, MMEMBED_STREAM_32)
+MMEMBED_COPY_ROWS(stream_rows_32_int64, MMEMBED_AVX2, int64_t, 32, MMEMBED_STREAM_32)
+
 static int stream_width(void) {
     return __builtin_cpu_supports("avx512f") ? 64 : __builtin_cpu_supports("avx2") ? 32 : 0;
 }
 
-// Copy whole widths past the cache.
-static void stream(char* to, const char* from, ptrdiff_t bytes, int width) {
-    if (width == 64) stream_64(to, from, bytes);
-    else stream_32(to, from, bytes);
-}
-
-// Make what was streamed visible to other threads.
-static void end_stream(void) { _mm_sfence(); }
+#define MMEMBED_STREAM_ROWS(ID) \
+    static void stream_rows_##ID( \
+        char* to, const char* table, ptrdiff_t stride, ptrdiff_t size, \
+        const ID##_t* ids, ptrdiff_t n, ptrdiff_t ahead) \
+    { \
+        if (stream_width() == 64) stream_rows_64_##ID(to, table, stride, size, ids, n, ahead); \
+        else stream_rows_32_##ID(to, table, stride, size, ids, n, ahead); \
+        _mm_sfence();  /* other threads see it from here on */ \
+    }
+MMEMBED_STREAM_ROWS(int32)
+MMEMBED_STREAM_ROWS(int64)
 #else
-#define MMEMBED_DISPATCHED
 static int stream_width(void) { return 0; }
-static void stream(char* to, const char* from, ptrdiff_t bytes, int width) {}
-static void end_stream(void) {}
+#define stream_rows_int32 copy_rows_int32
+#define stream_rows_int64 copy_rows_int64
 #endif
 
 // Add up COLUMN_BYTES of columns of the rows of a bag, in four vectors: compilers keep these in

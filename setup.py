@@ -85,20 +85,23 @@ class BuildKernels(build_ext):
         )
 
 
-extension = Extension(
-    "mmembed._kernels",
-    ["mmembed/_kernels.pyx"],
-    include_dirs=[numpy.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-    depends=[
-        "mmembed/_kernels.pyx",
-        *(str(path) for path in sorted(Path("mmembed/kernels/cython").iterdir())),
-    ],
-    extra_compile_args=COMPILE_ARGS,
-    extra_link_args=LINK_ARGS,
-)
+EXTENSIONS = [
+    Extension(
+        "mmembed._kernels",
+        ["mmembed/_kernels.pyx"],
+        include_dirs=[numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        depends=[
+            "mmembed/_kernels.pyx",
+            *(str(path) for path in sorted(Path("mmembed/kernels/cython").iterdir())),
+        ],
+        extra_compile_args=COMPILE_ARGS,
+        extra_link_args=LINK_ARGS,
+    ),
+    Extension("mmembed.storage._pages", ["mmembed/storage/_pages.pyx"]),
+]
 
 setup(
-    ext_modules=cythonize([extension], compiler_directives=DIRECTIVES, force=True, quiet=True),
+    ext_modules=cythonize(EXTENSIONS, compiler_directives=DIRECTIVES, force=True, quiet=True),
     cmdclass={"build_ext": BuildKernels},
 )

@@ -14,12 +14,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from .autograd import Tensor, no_grad
+from .autograd import Tensor, is_grad_enabled, no_grad
 from .autograd.tape import Version
 from .autograd.variable import Variable
-from .ids import rows_at
+from .ids import IdArray, rows_at
 from .rows import RowGrad
 from .storage import Table
+from .storage.pages import read_later
 
 FloatArray = npt.NDArray[np.floating[Any]]
 RowArray = npt.NDArray[np.int64]
@@ -204,6 +205,22 @@ class TableParameter(Parameter):
         if rows != before:
             for version in _versions[self.table].values():
                 version.bump()
+
+    def expect(self, ids: IdArray) -> None:
+        """Start to read rows that are about to be looked up, and their states if they are trained.
+
+        Parameters
+        ----------
+        ids : (n,) contiguous int32 or int64; those outside the table are passed over.
+        """
+        pages = self.table.column_pages(self.column)
+        if pages is None:
+            return
+        pages.expect(ids)
+        if self.requires_grad and not pages.resting and is_grad_enabled():
+            begin = f"{self.column}."
+            states = [name for name in self.table.columns if name.startswith(begin)]
+            read_later([(self.table.column_pages(name), ids) for name in states]).keep()
 
     def over_memory_of(self, value: Tensor | FloatArray) -> Parameter:
         """See `Parameter.over_memory_of`; in no table if a table cannot have such rows."""

@@ -55,7 +55,7 @@ def raise_for(bad: int, ids: IdArray, rows: int) -> None:
 
 
 def prepare(weight: Tensor, plan: RowPlan) -> None:
-    """Let whoever has put off changes of these rows make them now.
+    """Say which rows are about to be read, and let changes of them that were put off be made now.
 
     Raises
     ------
@@ -63,6 +63,8 @@ def prepare(weight: Tensor, plan: RowPlan) -> None:
     """
     catch_up = getattr(weight, "catch_up", None)
     if catch_up is not None:
+        if weight.table.on_disk:  # type: ignore[attr-defined]
+            weight.expect(plan.ids)  # type: ignore[attr-defined]
 
         def rows() -> npt.NDArray[np.int64]:
             check_ids(plan.ids, plan.rows)

@@ -21,16 +21,21 @@ from .format import (
     file_bytes,
     is_header,
 )
+from .pages import ColumnPages
 from .store import Fill, FloatArray, initial_blocks
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A column in the address space; `stored` is None where the table is open for reading only."""
+    """A column in the address space; `stored` is None where the table is open for reading only.
+
+    `pages` asks for rows before they are read; None if they have no bytes.
+    """
 
     memory: mmap.mmap
     read: FloatArray
     stored: FloatArray | None
+    pages: ColumnPages | None
 
 
 def write_column(
@@ -88,7 +93,11 @@ def map_column(file: File, column: Column, rows: int, *, writable: bool) -> Mapp
     # Made of a read-only buffer, so that setting the WRITEABLE flag of the array fails.
     read = np.frombuffer(data.toreadonly(), column.dtype).reshape(shape)
     stored = np.frombuffer(data, column.dtype).reshape(shape) if writable else None
-    return Mapped(memory, read, stored)
+    pages = None
+    if read.size:
+        address = read.__array_interface__["data"][0] - HEADER_BYTES
+        pages = ColumnPages(memory, address, HEADER_BYTES, rows, column.row_bytes)
+    return Mapped(memory, read, stored, pages)
 
 
 def extend_column(file: File, column: Column, rows: int, more: int) -> None:

@@ -39,6 +39,7 @@ from .format import (
     slot_offset,
 )
 from .locks import WriterLock
+from .pages import ColumnPages
 from .store import Fill, FloatArray, RowArray, Store
 
 
@@ -187,12 +188,16 @@ class DirectoryStore(Store):
         """See `Store.array`; a read-only view of the map."""
         return self._columns[name].read.view()
 
+    def pages(self, name: str) -> ColumnPages | None:
+        """See `Store.pages`."""
+        return self._columns[name].pages
+
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
         self.check_writable()
         self._pending = True
-        yield _Door(self._columns, self._unsynced)
+        yield _Door(self._columns, self._unsynced, rows)
 
     def check_writable(self) -> None:
         """See `Store.check_writable`."""
@@ -380,16 +385,19 @@ class DirectoryStore(Store):
 
 @final
 class _Door(Mapping[str, FloatArray]):
-    """The writable arrays of a store; remembers which ones were taken."""
+    """The writable arrays of a store; remembers which ones were taken, and expects `rows` there."""
 
-    def __init__(self, columns: dict[str, Mapped], taken: set[str]) -> None:
+    def __init__(self, columns: dict[str, Mapped], taken: set[str], rows: RowArray | None) -> None:
         self._columns = columns
         self._taken = taken
+        self._rows = rows
 
     def __getitem__(self, name: str) -> FloatArray:
-        array = self._columns[name].stored
+        array, pages = self._columns[name].stored, self._columns[name].pages
         assert array is not None
         self._taken.add(name)
+        if self._rows is not None and pages is not None:
+            pages.expect(self._rows)
         return array.view()
 
     def __iter__(self) -> Iterator[str]:

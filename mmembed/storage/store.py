@@ -19,6 +19,7 @@ from .. import buffers
 from ..errors import ReadOnlyTableError
 from .column import Column
 from .format import Superblock
+from .pages import ColumnPages
 
 FloatArray = npt.NDArray[np.floating[Any]]
 RowArray = npt.NDArray[np.int64]
@@ -55,6 +56,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def array(self, name: str) -> FloatArray:
         """Return the array of a column for reading; KeyError if there is none."""
+
+    def pages(self, name: str) -> ColumnPages | None:
+        """Return what asks for rows of a column before they are read; None if nothing must."""
+        return None
 
     @abc.abstractmethod
     def check_writable(self) -> None:

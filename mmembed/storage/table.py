@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -16,13 +16,16 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from .. import kernels
 from ..errors import ClosedTableError, CorruptTableError
+from ..ids import as_ids, bad_id_message
 from .access import check_array, check_rows, settle, take
 from .column import MAX_BYTES, Column, check_name, column_seed, dtype_name, whole_number
 from .description import Described
 from .directory import DirectoryStore
 from .format import Superblock, as_json
 from .initial import Initial
+from .pages import ColumnPages, read_later
 from .store import Fill, FloatArray, MemoryStore, RowArray, Store
 
 
@@ -36,6 +39,7 @@ class Table(Described):
     Attributes
     ----------
     mode : "r" (reading only) or "r+".
+    on_disk : whether the rows are in files.
     clean : whether the rows were those of the last commit, and on the disk, when the table was
         opened. False means that a writer has it open, or ended without `close`: then `step` and
         `metadata` are the last commit's and some rows are newer.
@@ -55,6 +59,7 @@ class Table(Described):
     def __init__(self, store: Store) -> None:
         """Put a table on a store; `create`, `open` and `from_array` do this."""
         self._store = store
+        self.on_disk = store.path is not None
         self._closed = False
         self._blocks = 0  # of `writing` that have not ended
 
@@ -198,6 +203,40 @@ class Table(Described):
             columns = ", ".join(self.columns)
             raise KeyError(f"no column {name!r}; the table has: {columns}") from None
 
+    def prefetch(self, ids: npt.ArrayLike, columns: Iterable[str] | None = None) -> None:
+        """Start to read rows of a table on disk, on another thread, and return at once.
+
+        A `gather` or a lookup of the rows then finds them in memory, or on their way. Lookups plan
+        their own reading; this starts it earlier. Of a table in memory there is nothing to read.
+
+        Parameters
+        ----------
+        ids : integers, any shape.
+        columns : names; all columns by default, so that an update finds its state.
+
+        Raises
+        ------
+        IndexError, TypeError, KeyError, ClosedTableError  see `gather`.
+        """
+        where = as_ids(ids)
+        flat = np.ascontiguousarray(where).reshape(-1)
+        if (bad := kernels.first_bad_id(flat, self.rows)) >= 0:
+            raise IndexError(bad_id_message(where, bad, self.rows))
+        names = self.columns if columns is None else tuple(columns)
+        read_later([(self.column_pages(name), flat) for name in names]).keep()
+
+    def column_pages(self, name: str = "weight") -> ColumnPages | None:
+        """Return what asks for rows of a column before they are read; None if nothing must.
+
+        Raises what `column` raises.
+        """
+        store = self._open_store()
+        try:
+            return store.pages(name)
+        except KeyError:
+            self.column(name)  # raises what says which there are
+            raise
+
     def gather(
         self, ids: npt.ArrayLike, out: FloatArray | None = None, column: str = "weight"
     ) -> FloatArray:
@@ -220,7 +259,10 @@ class Table(Described):
         ValueError        `out` does not fit.
         KeyError, ClosedTableError  see `column`.
         """
-        return take(self.column(column), ids, out)
+        where = as_ids(ids)
+        if self.on_disk and (pages := self.column_pages(column)) is not None:
+            pages.expect(np.ascontiguousarray(where).reshape(-1))
+        return take(self.column(column), where, out)
 
     def __getitem__(self, ids: npt.ArrayLike | slice) -> FloatArray:
         """Return copies of rows of `weight`: of one id, of an array of ids, or of a slice.

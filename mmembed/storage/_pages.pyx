@@ -1,0 +1,116 @@
+"""What storage asks the system about the pages of a map, and asks it to read, without the GIL.
+
+Must not know tables, columns or policy: it sees an address, page numbers and marks. Every function
+has a body in Python in `storage/page_calls.py`, used where this is not built.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
+
+cdef extern from "<sys/mman.h>" nogil:
+    int MADV_WILLNEED
+    int madvise(void* address, size_t length, int advice)
+    int mincore(void* address, size_t length, unsigned char* vector)
+
+cdef extern from "<sys/resource.h>" nogil:
+    int RUSAGE_SELF
+    cdef struct rusage:
+        long ru_majflt
+    int getrusage(int who, rusage* usage)
+
+ctypedef fused id_type:
+    int32_t
+    int64_t
+
+
+def pages_of(
+    const id_type[::1] ids,  # IN   (n,); those outside 0..rows-1 are passed over
+    Py_ssize_t rows,
+    Py_ssize_t row_bytes,
+    Py_ssize_t first,  # byte at which row 0 begins
+    int shift,  # a page has 1 << shift bytes
+    const uint8_t[::1] marks,  # IN   (pages,)
+    int passed,  # pages with this mark are passed over
+    int64_t[::1] out,  # OUT  (n * pages that one row can touch,)
+):
+    """Write the pages that rows lie in, as the ids come; returns how many, repeats included."""
+    cdef Py_ssize_t i, n = ids.shape[0], count = 0
+    cdef int64_t page, last, before = -1
+    with nogil:
+        for i in range(n):
+            if ids[i] < 0 or ids[i] >= rows:
+                continue
+            page = (first + <int64_t>ids[i] * row_bytes) >> shift
+            last = (first + <int64_t>ids[i] * row_bytes + row_bytes - 1) >> shift
+            while page <= last:
+                if page != before and marks[page] != passed:
+                    out[count] = page
+                    count += 1
+                before = page
+                page += 1
+    return count
+
+
+def read_ahead(
+    uintptr_t address,  # of the map
+    Py_ssize_t length,  # of the map, bytes
+    int shift,
+    const int64_t[::1] pages,  # IN     (n,) ascending, with repeats
+    uint8_t[::1] marks,  # INOUT  (pages,)
+    int passed,  # pages with this mark are passed over
+    int mark,  # given to pages that were asked for; -1: none
+):
+    """Ask the system to read pages, neighbours in one call; returns (calls, pages)."""
+    cdef Py_ssize_t i = 0, n = pages.shape[0], calls = 0, asked = 0
+    cdef int64_t page, start, stop, k
+    cdef size_t begin, end
+    with nogil:
+        while i < n:
+            if marks[pages[i]] == passed:
+                i += 1
+                continue
+            start = pages[i]
+            stop = start + 1
+            i += 1
+            while i < n and pages[i] <= stop and marks[pages[i]] != passed:
+                stop = max(stop, pages[i] + 1)
+                i += 1
+            begin = <size_t>start << shift
+            end = min(<size_t>stop << shift, <size_t>length)
+            madvise(<void*>(address + begin), end - begin, MADV_WILLNEED)
+            calls += 1
+            asked += stop - start
+            if mark >= 0:
+                for k in range(start, stop):
+                    marks[k] = mark
+    return calls, asked
+
+
+def resident(
+    uintptr_t address,
+    int shift,
+    const int64_t[::1] pages,  # IN  (n,)
+):
+    """Return how many of these pages are in memory."""
+    cdef Py_ssize_t i, count = 0
+    cdef unsigned char there
+    with nogil:
+        for i in range(pages.shape[0]):
+            there = 0
+            if mincore(<void*>(address + (<size_t>pages[i] << shift)), 1, &there) == 0:
+                count += there & 1
+    return count
+
+
+def set_marks(uint8_t[::1] marks, const int64_t[::1] pages, int mark):
+    """Set marks[pages] = mark."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(pages.shape[0]):
+            marks[pages[i]] = mark
+
+
+def major_faults():
+    """Return how many pages this process has waited for so far."""
+    cdef rusage usage
+    getrusage(RUSAGE_SELF, &usage)
+    return usage.ru_majflt

@@ -1,0 +1,93 @@
+"""The functions of `_pages`, or their bodies in Python where that is not built.
+
+Must not know tables, columns or policy. The bodies here do the same, some of it with the GIL held;
+they cannot tell whether a page is in memory.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    from . import _pages  # type: ignore[attr-defined,unused-ignore]
+except ImportError:
+    _pages = None
+
+IdArray = npt.NDArray[np.signedinteger[Any]]
+PageArray = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.uint8]
+
+BUILT = _pages is not None
+
+
+def pages_of_in_python(
+    ids: IdArray,
+    rows: int,
+    row_bytes: int,
+    first: int,
+    shift: int,
+    marks: Marks,
+    passed: int,
+    out: PageArray,
+) -> int:
+    """Write the pages that rows lie in; see `_pages.pages_of`."""
+    ids = ids[(ids >= 0) & (ids < rows)].astype(np.int64)
+    starts = (first + ids * row_bytes) >> shift
+    stops = ((first + ids * row_bytes + row_bytes - 1) >> shift) + 1
+    counts = stops - starts
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    pages = np.repeat(starts, counts) + offsets
+    pages = pages[marks[pages] != passed]
+    out[: pages.size] = pages
+    return int(pages.size)
+
+
+def read_ahead_in_python(
+    address: int, length: int, shift: int, pages: PageArray, marks: Marks, passed: int, mark: int
+) -> tuple[int, int]:
+    """Ask the system to read pages; see `_pages.read_ahead`."""
+    import ctypes
+
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    wanted = np.unique(pages[marks[pages] != passed])
+    runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1) if wanted.size else []
+    for run in runs:
+        begin, end = int(run[0]) << shift, min((int(run[-1]) + 1) << shift, length)
+        madvise(address + begin, end - begin, 3)  # MADV_WILLNEED
+    if mark >= 0:
+        marks[wanted] = mark
+    return len(runs), wanted.size
+
+
+def resident_in_python(address: int, shift: int, pages: PageArray) -> int:
+    """Return 0: Python cannot tell, and a page that is asked for in vain costs little."""
+    return 0
+
+
+def set_marks_in_python(marks: Marks, pages: PageArray, mark: int) -> None:
+    """Set marks[pages] = mark."""
+    marks[pages] = mark
+
+
+def major_faults_in_python() -> int:
+    """Return how many pages this process has waited for so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+
+
+if _pages is not None:
+    pages_of = _pages.pages_of
+    read_ahead = _pages.read_ahead
+    resident = _pages.resident
+    set_marks = _pages.set_marks
+    major_faults = _pages.major_faults
+else:
+    pages_of = pages_of_in_python
+    read_ahead = read_ahead_in_python
+    resident = resident_in_python
+    set_marks = set_marks_in_python
+    major_faults = major_faults_in_python

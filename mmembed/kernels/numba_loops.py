@@ -1,9 +1,10 @@
-"""The loops of the Numba body, over flat arrays: table rows are slices of `line`.
+"""The loops of the Numba body over rows and segments.
 
-Row i of a table begins at start + i * stride in its line. Functions that take `threads` are
-compiled twice by `numba_cpu`, serial and parallel; the others are pieces of them.
+Tables come as they are, with whatever row stride they have; what a loop works on is the place of a
+row in its table, in elements. Functions that take `threads` are compiled by `numba_compile`, serial
+and parallel; the others are pieces of them.
 
-Must not know how tables become lines, nor the contract's argument lists.
+Must not know the contract's argument lists, nor how arrays reach compiled code.
 """
 
 from __future__ import annotations
@@ -14,412 +15,368 @@ from typing import Any
 import numba
 import numpy as np
 
-from .reference import COS_SERIES, LN2, LOG_SERIES, SIN_SERIES, SQRT_HALF, TWO_PI
+from .numba_compile import jitted
+from .numba_plan import bad_position
+from .numba_vectors import (
+    BYTES,
+    LANES,
+    STREAMS,
+    copy,
+    fence,
+    filled,
+    in_float64,
+    in_order,
+    item,
+    load,
+    load_lanes,
+    load_some,
+    load_some_lanes,
+    numbered,
+    prefetch,
+    row,
+    store,
+    store_past,
+    store_some,
+    where_larger,
+    width,
+    zeros,
+)
 
-RADIX_BITS = 11
-BUCKETS = 1 << RADIX_BITS
-SGD, MOMENTUM, ADAGRAD, ROWWISE_ADAGRAD, ADAM = range(5)
+AHEAD = 8  # rows asked for before their turn, at least, so that several are on their way
+AHEAD_BYTES = 4096  # of them, if rows are small
+STREAM_BYTES = 1 << 25  # of output from which stores past the cache were faster
 
 
-def _nothing() -> None:
-    """Do nothing."""
+@jitted
+def row_stride(table: Any) -> int:
+    """Return the distance of rows, in elements."""
+    return table.strides[0] // table.itemsize
 
 
-def _can_cache() -> bool:
-    """Return whether there is a folder for compiled code; if not, every process compiles anew."""
-    try:
-        numba.njit(cache=True)(_nothing)
-    except RuntimeError:
-        return False
-    return True
+@jitted
+def ask_for(table: Any, at: int, dim: int) -> None:
+    """Start to bring a row into the cache."""
+    for j in range(0, dim, width(table)):
+        prefetch(table, at + j)
 
 
-CACHE = _can_cache()
-_jitted = numba.njit(cache=CACHE)
+@jitted
+def rows_ahead(table: Any, dim: int) -> int:
+    """Return how many rows to ask for before their turn."""
+    return max(AHEAD, AHEAD_BYTES // max(dim * table.itemsize, 1))
 
 
-@_jitted
-def bad_position(ids: Any, rows: int) -> int:
-    """Return the position of the first id outside 0..rows-1, or -1."""
-    for i in range(ids.size):
-        if ids[i] < 0 or ids[i] >= rows:
-            return i
+@jitted
+def _copy_rows(table: Any, ids: Any, out: Any, past: bool, first: int, last: int) -> None:
+    """Copy the rows of ids[first:last]; `past` the cache."""
+    stride, dim, step = row_stride(table), table.shape[1], width(table)
+    ahead = rows_ahead(table, dim)
+    for i in range(first, last):
+        if i + ahead < last:
+            ask_for(table, item(ids, i + ahead) * stride, dim)
+        at = item(ids, i) * stride
+        if past:
+            for j in range(0, dim, step):
+                store_past(out, i * dim + j, load(table, at + j))
+        elif dim % step:
+            copy(table, at, out, i * dim, dim)
+        else:
+            for j in range(0, dim, step):
+                store(out, i * dim + j, load(table, at + j))
+    if past:
+        fence()
+
+
+def gather_rows(table: Any, ids: Any, out: Any, threads: int) -> int:
+    """Copy rows of a table into out."""
+    bad = bad_position(ids, table.shape[0])
+    if bad >= 0:
+        return bad
+    n, dim = ids.size, table.shape[1]
+    whole = dim % width(table) == 0 and out.ctypes.data % BYTES == 0
+    past = STREAMS and whole and n * dim * table.itemsize >= STREAM_BYTES
+    for t in numba.prange(threads):
+        _copy_rows(table, ids, out, past, n * t // threads, n * (t + 1) // threads)
     return -1
 
 
-@_jitted
-def sort_ids(ids: Any, rows: int, order: Any, unique: Any, starts: Any, work: Any) -> int:
-    """Least-significant-digit radix sort of (id, position), then runs; returns their number."""
-    n = ids.size
-    passes = 1
-    while passes * RADIX_BITS < 63 and (rows - 1) >> (RADIX_BITS * passes):
-        passes += 1
-    counts = np.zeros((passes, BUCKETS), np.int64)
-    for i in range(n):
-        key = np.int64(ids[i])
-        for p in range(passes):
-            counts[p, key & (BUCKETS - 1)] += 1
-            key >>= RADIX_BITS
-    for p in range(passes):
-        total = 0
-        for bucket in range(BUCKETS):
-            size = counts[p, bucket]
-            counts[p, bucket] = total
-            total += size
-
-    # The last pass must end in (unique, order): with an even number of passes the first does not.
-    keys, places = work[:n], work[n : 2 * n]
-    keys_out, places_out = unique[:n], order[:n]
-    if passes % 2 == 0:
-        keys, keys_out = keys_out, keys
-        places, places_out = places_out, places
-    for p in range(passes):
-        for i in range(n):
-            key = np.int64(ids[i]) if p == 0 else keys[i]
-            digit = (key >> (RADIX_BITS * p)) & (BUCKETS - 1)
-            at = counts[p, digit]
-            counts[p, digit] = at + 1
-            keys_out[at] = key
-            places_out[at] = i if p == 0 else places[i]
-        keys, keys_out = keys_out, keys
-        places, places_out = places_out, places
-
-    runs = 0
-    previous = np.int64(-1)
-    for i in range(n):
-        key = unique[i]
-        if key != previous:
-            unique[runs] = key
-            starts[runs] = i
-            runs += 1
-            previous = key
-    starts[runs] = n
-    return runs
+# ------------------------------------------------------------------------------------ sums of rows
 
 
-def gather_rows(line: Any, start: int, stride: int, ids: Any, out: Any, threads: int) -> None:
-    """Copy rows of a table into out."""
-    dim = out.shape[1]
-    for i in numba.prange(ids.size):
-        at = start + np.int64(ids[i]) * stride
-        for j in range(dim):
-            out[i, j] = line[at + j]
+@jitted
+def _add_wide(
+    table: Any, begin: int, stride: int, places: Any, first: int, last: int, padding: int,
+    factors: Any, keep: bool, out: Any, to: int,
+) -> None:  # fmt: skip
+    """Add up four vectors of the rows at places[first:last], in registers."""
+    step = width(table)
+    a = filled(table, -0.0)  # -0 + x is x, whatever x is
+    b, c, d = a, a, a
+    if keep:
+        a, b = load(out, to), load(out, to + step)
+        c, d = load(out, to + 2 * step), load(out, to + 3 * step)
+    for i in range(first, last):
+        place = item(places, i)
+        if place != padding:
+            at = begin + place * stride
+            w, x = load(table, at), load(table, at + step)
+            y, z = load(table, at + 2 * step), load(table, at + 3 * step)
+            if factors is not None:
+                factor = filled(table, item(factors, i))
+                w, x, y, z = factor * w, factor * x, factor * y, factor * z
+            a, b, c, d = a + w, b + x, c + y, d + z
+    store(out, to, a)
+    store(out, to + step, b)
+    store(out, to + 2 * step, c)
+    store(out, to + 3 * step, d)
+
+
+@jitted
+def _add_narrow(
+    table: Any, begin: int, stride: int, places: Any, first: int, last: int, padding: int,
+    factors: Any, keep: bool, out: Any, to: int, count: int,
+) -> None:  # fmt: skip
+    """`_add_wide` of `count` columns, at most as many as are in a vector."""
+    total = load_some(out, to, count) if keep else filled(table, -0.0)
+    for i in range(first, last):
+        place = item(places, i)
+        if place != padding:
+            x = load_some(table, begin + place * stride, count)
+            total = total + (x if factors is None else filled(table, item(factors, i)) * x)
+    store_some(out, to, count, total)
+
+
+@jitted
+def add_rows(
+    table: Any, stride: int, places: Any, first: int, last: int, padding: int, factors: Any,
+    keep: bool, out: Any, to: int, dim: int,
+) -> None:  # fmt: skip
+    """Set out, from `to` on, to the sum of rows at places[first:last] other than `padding`.
+
+    The sum starts from what is there (`keep`) or from its first row; of none it is -0.
+    """
+    step = width(table)
+    column = 0
+    while column + 4 * step <= dim:
+        _add_wide(
+            table, column, stride, places, first, last, padding, factors, keep, out, to + column
+        )
+        column += 4 * step
+    while column < dim:
+        _add_narrow(
+            table, column, stride, places, first, last, padding, factors, keep, out, to + column,
+            min(step, dim - column),
+        )  # fmt: skip
+        column += step
+
+
+@jitted
+def _ask_for_bag(table: Any, stride: int, dim: int, ids: Any, first: int, last: int) -> None:
+    """Ask for the rows that follow a bag, as many as it has."""
+    for i in range(last, min(last + max(last - first, AHEAD), ids.size)):
+        ask_for(table, item(ids, i) * stride, dim)
 
 
 def sum_bags(
-    line: Any,
-    start: int,
-    stride: int,
-    ids: Any,
-    starts: Any,
-    weights: Any,
-    padding: int,
-    mean: bool,
-    out: Any,
+    table: Any, ids: Any, starts: Any, weights: Any, padding: int, mean: bool, out: Any,
     threads: int,
-) -> None:
+) -> int:  # fmt: skip
     """Set out[b] to the sum or mean of the rows of bag b."""
-    dim = out.shape[1]
+    bad = bad_position(ids, table.shape[0])
+    if bad >= 0:
+        return bad
+    stride, dim = row_stride(table), table.shape[1]
     for t in numba.prange(threads):
-        for b in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
-            count = 0
-            for i in range(starts[b], starts[b + 1]):
-                if ids[i] == padding:
-                    continue
-                at = start + np.int64(ids[i]) * stride
-                for j in range(dim):
-                    x = weights[i] * line[at + j] if weights.size else line[at + j]
-                    out[b, j] = out[b, j] + x if count else x
-                count += 1
+        for b in range(share(starts, t, threads), share(starts, t + 1, threads)):
+            first, last = item(starts, b), item(starts, b + 1)
+            _ask_for_bag(table, stride, dim, ids, first, last)
+            count = last - first
+            if padding >= 0:
+                for i in range(first, last):
+                    count -= item(ids, i) == padding
             if count == 0:
                 out[b] = 0
-            elif mean:
-                size = np.empty(1, line.dtype)
-                size[0] = count
+            elif weights.size:
+                add_rows(
+                    table, stride, ids, first, last, padding, weights, False, out, b * dim, dim
+                )
+            else:
+                add_rows(table, stride, ids, first, last, padding, None, False, out, b * dim, dim)
+            if mean and count:
+                size = table.dtype.type(count)
                 for j in range(dim):
-                    out[b, j] = out[b, j] / size[0]
+                    out[b, j] = out[b, j] / size
+    return -1
+
+
+@jitted
+def _keep_largest(
+    table: Any, begin: int, stride: int, ids: Any, first: int, last: int, padding: int,
+    out: Any, where: Any, to: int, count: int,
+) -> None:  # fmt: skip
+    """Set up to a vector of columns to the largest in a bag, whose first row counts."""
+    best = load_some(table, begin + item(ids, first) * stride, count)
+    at = numbered(best, first)
+    for i in range(first + 1, last):
+        place = item(ids, i)
+        if place != padding:
+            x = load_some(table, begin + place * stride, count)
+            at = where_larger(x, best, numbered(best, i), at)
+            best = where_larger(x, best, x, best)
+    store_some(out, to, count, best)
+    store_some(where, to, count, at)
 
 
 def max_bags(
-    line: Any,
-    start: int,
-    stride: int,
-    ids: Any,
-    starts: Any,
-    padding: int,
-    out: Any,
-    where: Any,
-    threads: int,
-) -> None:
+    table: Any, ids: Any, starts: Any, padding: int, out: Any, where: Any, threads: int
+) -> int:
     """Set out[b] to the largest of each column in bag b, and where[b] to its position."""
-    dim = out.shape[1]
+    bad = bad_position(ids, table.shape[0])
+    if bad >= 0:
+        return bad
+    stride, dim, step = row_stride(table), table.shape[1], width(table)
     for t in numba.prange(threads):
-        for b in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
-            out[b] = 0
-            where[b] = -1
-            for i in range(starts[b], starts[b + 1]):
-                if ids[i] == padding:
-                    continue
-                at = start + np.int64(ids[i]) * stride
-                for j in range(dim):
-                    if where[b, j] < 0 or line[at + j] > out[b, j]:
-                        out[b, j] = line[at + j]
-                        where[b, j] = i
+        for b in range(share(starts, t, threads), share(starts, t + 1, threads)):
+            first, last = item(starts, b), item(starts, b + 1)
+            _ask_for_bag(table, stride, dim, ids, first, last)
+            while first < last and item(ids, first) == padding:
+                first += 1
+            if first == last:
+                out[b] = 0
+                where[b] = -1
+            else:
+                for j in range(0, dim, step):
+                    _keep_largest(
+                        table, j, stride, ids, first, last, padding, out, where, b * dim + j,
+                        min(step, dim - j),
+                    )  # fmt: skip
+    return -1
 
 
-@_jitted
-def _sum_of_squares(row: Any) -> float:
-    partial = np.zeros(8)
-    whole = row.size - row.size % 8
-    for j in range(0, whole, 8):
-        for k in range(8):
-            x = np.float64(row[j + k])
-            partial[k] += x * x
-    for j in range(whole, row.size):
-        x = np.float64(row[j])
-        partial[j - whole] += x * x
-    total = 0.0
-    for k in range(8):
-        total += partial[k]
-    return total
-
-
-@_jitted
-def _norm(row: Any, p: float) -> float:
-    norm = 0.0
-    if p == 2:
-        norm = math.sqrt(_sum_of_squares(row))
-    elif math.isinf(p):
-        norm = abs(np.float64(row[0]))
-        for x in row[1:]:
-            size = abs(np.float64(x))
-            if size != size or (size > norm if p > 0 else size < norm):  # a NaN stays
-                norm = size
-    elif p == 0:
-        for x in row:
-            norm += x != 0
-    elif p == 1:
-        for x in row:
-            norm += abs(np.float64(x))
-    else:
-        for x in row:
-            norm += math.pow(abs(np.float64(x)), p)
-        norm = math.pow(norm, 1.0 / p)
-    return norm
-
-
-@_jitted
-def _rounded(norm: float, like: Any) -> float:
-    """Round a norm to the dtype of `like`, unless that would overflow."""
-    cell = np.empty(1, like.dtype)
-    cell[0] = norm
-    return norm if math.isinf(cell[0]) else float(cell[0])
-
-
-def norms_of_rows(
-    line: Any, start: int, stride: int, dim: int, ids: Any, p: float, out: Any, threads: int
-) -> None:
-    """Set out to norms of rows."""
-    for i in numba.prange(ids.size):
-        at = start + ids[i] * stride
-        out[i] = _rounded(_norm(line[at : at + dim], p), line)
-
-
-def scale_to_norm(
-    line: Any, start: int, stride: int, dim: int, ids: Any, most: float, p: float, threads: int
-) -> None:
-    """Scale rows whose norm is above `most` down to it."""
-    for i in numba.prange(ids.size):
-        at = start + ids[i] * stride
-        row = line[at : at + dim]
-        norm = _rounded(_norm(row, p), line)
-        if norm > most:
-            factor = np.empty(1, line.dtype)
-            factor[0] = most / (norm + 1e-7)
-            for j in range(dim):
-                row[j] = row[j] * factor[0]
-
-
-@_jitted
-def _share(starts: Any, share: int, shares: int) -> int:
+@jitted
+def share(starts: Any, number: int, shares: int) -> int:
     """Return the first segment of a share, shares being equal in entries plus segments."""
     segments = starts.size - 1
-    goal = (starts[segments] + segments) * share // shares
+    goal = (item(starts, segments) + segments) * number // shares
     low, high = 0, segments
     while low < high:
         middle = (low + high) // 2
-        if starts[middle] + middle < goal:
+        if item(starts, middle) + middle < goal:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-@_jitted
-def _sum_segment(values: Any, order: Any, first: int, last: int, out: Any) -> None:
-    if first == last:
-        out[:] = 0
-        return
-    for j in range(out.size):
-        out[j] = values[order[first], j]
-    for k in range(first + 1, last):
-        for j in range(out.size):
-            out[j] += values[order[k], j]
-
-
 def sum_segments(values: Any, order: Any, starts: Any, out: Any, threads: int) -> None:
     """Set out[s] to the sum of segment s."""
+    dim, n = out.shape[1], order.size
+    ahead = rows_ahead(values, dim)
     for t in numba.prange(threads):
-        for s in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
-            _sum_segment(values, order, starts[s], starts[s + 1], out[s])
+        for s in range(share(starts, t, threads), share(starts, t + 1, threads)):
+            first, last = item(starts, s), item(starts, s + 1)
+            for k in range(min(first + ahead, n), min(last + ahead, n)):
+                ask_for(values, item(order, k) * dim, dim)
+            if first == last:
+                out[s] = 0
+            else:
+                add_rows(values, dim, order, first, last, -1, None, False, out, s * dim, dim)
 
 
-def add_segments(
-    values: Any,
-    order: Any,
-    starts: Any,
-    ids: Any,
-    line: Any,
-    start: int,
-    stride: int,
-    threads: int,
-) -> None:
+def add_segments(values: Any, order: Any, starts: Any, ids: Any, out: Any, threads: int) -> int:
     """Add the entries of each segment to its row, one by one."""
-    dim = values.shape[1]
+    bad = bad_position(ids, out.shape[0])
+    if bad >= 0:
+        return bad
+    stride, dim, n = row_stride(out), out.shape[1], order.size
+    ahead = rows_ahead(values, dim)
     for t in numba.prange(threads):
-        for s in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
-            at = start + ids[s] * stride
-            for k in range(starts[s], starts[s + 1]):
-                for j in range(dim):
-                    line[at + j] += values[order[k], j]
+        end = share(starts, t + 1, threads)
+        for s in range(share(starts, t, threads), end):
+            first, last = item(starts, s), item(starts, s + 1)
+            for k in range(min(first + ahead, n), min(last + ahead, n)):
+                ask_for(values, item(order, k) * dim, dim)
+            if s + ahead < end:
+                ask_for(out, item(ids, s + ahead) * stride, dim)
+            at = item(ids, s) * stride
+            add_rows(values, dim, order, first, last, -1, None, True, out, at, dim)
+    return -1
 
 
-@_jitted
-def _apply(rule: int, hyper: Any, weight: Any, first: Any, second: Any, g: Any) -> None:
-    """Change one row and its state as the optimizer `rule` does."""
-    if rule == SGD:
-        for j in range(g.size):
-            weight[j] = weight[j] - hyper[0] * g[j]
-    elif rule == MOMENTUM:
-        for j in range(g.size):
-            moved = hyper[1] * first[j] + hyper[2] * g[j]
-            first[j] = moved
-            step = g[j] + hyper[1] * moved if hyper[3] else moved
-            weight[j] = weight[j] - hyper[0] * step
-    elif rule == ADAGRAD:
-        for j in range(g.size):
-            first[j] = first[j] + g[j] * g[j]
-            weight[j] = weight[j] - hyper[0] * (g[j] / (np.sqrt(first[j]) + hyper[1]))
-    elif rule == ROWWISE_ADAGRAD:
-        before = first[0]
-        first[0] = _sum_of_squares(g) / g.size  # storing it rounds it to the table's dtype
-        first[0] = before + first[0]
-        step = hyper[0] / (np.sqrt(first[0]) + hyper[1])
-        for j in range(g.size):
-            weight[j] = weight[j] - step * g[j]
+# ------------------------------------------------------------------------------------------- norms
+
+
+@jitted
+def sum_of_squares(table: Any, at: int, dim: int) -> float:
+    """Return the sum of the squares of `dim` elements, in the order of the contract."""
+    total = zeros()
+    whole = dim - dim % LANES
+    for j in range(0, whole, LANES):
+        x = in_float64(load_lanes(table, at + j))
+        total = total + x * x
+    if whole < dim:
+        x = in_float64(load_some_lanes(table, at + whole, dim - whole))
+        total = total + x * x
+    return in_order(total)
+
+
+@jitted
+def _norm(table: Any, at: int, dim: int, p: float) -> float:
+    """Return the norm of a row, rounded to its own dtype unless that would overflow."""
+    elements = row(table, at, dim)
+    norm = 0.0
+    if p == 2:
+        norm = math.sqrt(sum_of_squares(table, at, dim))
+    elif math.isinf(p):
+        norm = abs(np.float64(elements[0]))
+        for j in range(1, dim):
+            size = abs(np.float64(elements[j]))
+            if size != size or (size > norm if p > 0 else size < norm):  # a NaN stays
+                norm = size
+    elif p == 0:
+        for j in range(dim):
+            norm += elements[j] != 0
+    elif p == 1:
+        for j in range(dim):
+            norm += abs(np.float64(elements[j]))
     else:
-        for j in range(g.size):
-            first[j] = first[j] + (g[j] - first[j]) * hyper[1]
-            second[j] = second[j] + (g[j] * g[j] - second[j]) * hyper[2]
-            weight[j] = weight[j] - hyper[0] * (first[j] / (np.sqrt(second[j]) + hyper[3]))
+        for j in range(dim):
+            norm += math.pow(abs(np.float64(elements[j])), p)
+        norm = math.pow(norm, 1.0 / p)
+    rounded = np.float64(table.dtype.type(norm))
+    return norm if math.isinf(rounded) else rounded
 
 
-def update_segments(
-    rule: int,
-    hyper: Any,
-    lines: Any,
-    begins: Any,
-    strides: Any,
-    ids: Any,
-    values: Any,
-    order: Any,
-    starts: Any,
-    weight_decay: Any,
-    maximize: bool,
-    work: Any,
-    threads: int,
-) -> None:
-    """Give each segment's sum to a rule, with the row it belongs to and that row's state."""
-    dim = values.shape[1]
+def norms_of_rows(table: Any, ids: Any, p: float, out: Any, threads: int) -> int:
+    """Set out to norms of rows."""
+    bad = bad_position(ids, table.shape[0])
+    if bad >= 0:
+        return bad
+    stride, n, dim = row_stride(table), ids.size, table.shape[1]
+    ahead = rows_ahead(table, dim)
     for t in numba.prange(threads):
-        for s in range(_share(starts, t, threads), _share(starts, t + 1, threads)):
-            at0 = begins[0] + ids[s] * strides[0]
-            at1 = begins[1] + ids[s] * strides[1]
-            at2 = begins[2] + ids[s] * strides[2]
-            weight = lines[0][at0 : at0 + dim]
-            g = work[t, :dim]
-            _sum_segment(values, order, starts[s], starts[s + 1], g)
-            if maximize:
+        for i in range(n * t // threads, n * (t + 1) // threads):
+            if i + ahead < n:
+                ask_for(table, item(ids, i + ahead) * stride, dim)
+            out[i] = _norm(table, item(ids, i) * stride, dim, p) if dim else 0.0
+    return -1
+
+
+def scale_to_norm(table: Any, ids: Any, most: float, p: float, threads: int) -> int:
+    """Scale rows whose norm is above `most` down to it."""
+    bad = bad_position(ids, table.shape[0])
+    if bad >= 0:
+        return bad
+    stride, n, dim = row_stride(table), ids.size, table.shape[1]
+    ahead = rows_ahead(table, dim)
+    for t in numba.prange(threads):
+        for i in range(n * t // threads, n * (t + 1) // threads):
+            if i + ahead < n:
+                ask_for(table, item(ids, i + ahead) * stride, dim)
+            norm = _norm(table, item(ids, i) * stride, dim, p)
+            if norm > most:
+                factor = table.dtype.type(most / (norm + 1e-7))
+                elements = row(table, item(ids, i) * stride, dim)
                 for j in range(dim):
-                    g[j] = -g[j]
-            if weight_decay[0] != 0:
-                for j in range(dim):
-                    g[j] = g[j] + weight_decay[0] * weight[j]
-            first, second = lines[1][at1 : at1 + dim], lines[2][at2 : at2 + dim]
-            _apply(rule, hyper, weight, first, second, g)
-
-
-@_jitted
-def _philox(row: Any, block: Any, seed: Any, words: Any) -> None:
-    """Philox4x32-10 in 64-bit arithmetic; `reference.philox` says where it comes from."""
-    low = np.uint64(0xFFFFFFFF)
-    half = np.uint64(32)
-    x0, x1, x2, x3 = block, np.uint64(0), row & low, row >> half
-    key0, key1 = seed & low, seed >> half
-    for _ in range(10):
-        product0 = x0 * np.uint64(0xD2511F53)
-        product1 = x2 * np.uint64(0xCD9E8D57)
-        x0 = (product1 >> half) ^ x1 ^ key0
-        x1 = product1 & low
-        x2 = (product0 >> half) ^ x3 ^ key1
-        x3 = product0 & low
-        key0 = (key0 + np.uint64(0x9E3779B9)) & low
-        key1 = (key1 + np.uint64(0xBB67AE85)) & low
-    words[0] = x0
-    words[1] = x1
-    words[2] = x2
-    words[3] = x3
-
-
-@_jitted
-def _polynomial(series: Any, x: float) -> float:
-    value = series[-1]
-    for k in range(len(series) - 2, -1, -1):
-        value = value * x + series[k]
-    return value
-
-
-@_jitted
-def _normal_pair(u: float, turn: float, out: Any) -> None:
-    """Box-Muller: two independent N(0, 1) from two uniforms in (0, 1)."""
-    mantissa, exponent = math.frexp(u)
-    if mantissa < SQRT_HALF:
-        mantissa = mantissa * 2.0
-        exponent -= 1
-    s = (mantissa - 1.0) / (mantissa + 1.0)
-    logarithm = exponent * LN2 + 2.0 * s * _polynomial(LOG_SERIES, s * s)
-    radius = math.sqrt(-2.0 * logarithm)
-    quarter = int(4.0 * turn + 0.5)
-    x = TWO_PI * (turn - 0.25 * quarter)
-    sine = x * _polynomial(SIN_SERIES, x * x)
-    cosine = _polynomial(COS_SERIES, x * x)
-    if quarter % 2 == 1:
-        sine, cosine = cosine, sine
-    out[0] = radius * (-cosine if quarter in (1, 2) else cosine)
-    out[1] = radius * (-sine if quarter in (2, 3) else sine)
-
-
-def draw_rows(ids: Any, kind: int, a: float, b: float, seed: Any, out: Any, threads: int) -> None:
-    """Set out to initial values, uniform (kind 1) or normal (kind 2)."""
-    dim = out.shape[1]
-    for i in numba.prange(ids.size):
-        words, drawn = np.empty(4, np.uint64), np.empty(4)
-        for block in range((dim + 3) // 4):
-            _philox(np.uint64(ids[i]), np.uint64(block), seed, words)
-            for k in range(4):
-                drawn[k] = (float(words[k]) + 0.5) * 2.0**-32
-            if kind == 2:
-                _normal_pair(drawn[0], drawn[1], drawn[:2])
-                _normal_pair(drawn[2], drawn[3], drawn[2:])
-            for k in range(min(4, dim - 4 * block)):
-                out[i, 4 * block + k] = a + (b if kind == 2 else b - a) * drawn[k]
+                    elements[j] = elements[j] * factor
+    return -1

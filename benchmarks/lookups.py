@@ -1,129 +1,137 @@
-"""Lookups, bags, renorm and small batches against torch, NumPy and the machine's own copy.
+"""Lookups, bags, renorm, dense gradients and small batches against torch, FBGEMM and NumPy.
 
-    python benchmarks/lookups.py            # three minutes on two cores, 2 GB of memory
+    python benchmarks/lookups.py            # two minutes on two cores, 4 GB of memory
 
-Tables are in memory, float32, ids uniform or Zipf(1.05) over the rows (shuffled, so that hot rows
-are not neighbours), warm. Everybody has the same number of threads and the answers are compared
-before anything is timed. `copy` is torch's copy of as many bytes as are looked up: a limit.
+Tables are in memory and float32, another batch in every call, warm. Everybody has the same number
+of threads, and the answers are compared before anything is timed. `copy` and `limit` are the
+machine's own: a copy of as many bytes as are looked up, and a bare loop over the same random rows.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import contest
-import machine
+import limits
 import numpy as np
+import peers
+import script
 import torch
+from batches import SKEWS, draw
+from peers import same
 
 import mmembed as mm
 from mmembed import functional as F
 from mmembed import kernels
 
-
-def ids_over(rows: int, shape: tuple[int, ...], skew: str, rng: np.random.Generator) -> Any:
-    """Return ids: uniform, or Zipf(1.05) by inversion over ranks, which a permutation scatters."""
-    if skew == "uniform":
-        return rng.integers(0, rows, shape)
-    weights = np.arange(1, rows + 1, dtype=np.float64) ** -1.05
-    cumulated = np.cumsum(weights)
-    ranks = np.searchsorted(cumulated, rng.random(shape) * cumulated[-1])
-    return rng.permutation(rows)[ranks]
+DIMS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-def gather(dim: int, megabytes: int, table_bytes: int, seconds: float) -> contest.Contest:
+def gather(dim: int, megabytes: int, table_megabytes: int, seconds: float) -> contest.Contest:
     """A fresh output, and one that is given, of `megabytes` of rows."""
-    rng = np.random.default_rng(0)
-    rows, n = table_bytes // (4 * dim), (megabytes << 20) // (4 * dim)
-    table = np.ones((rows, dim), np.float32)
-    ids = ids_over(rows, (n,), "uniform", rng)
-    weight, their_table, their_ids = (
-        mm.from_numpy(table),
-        torch.from_numpy(table),
-        torch.from_numpy(ids),
-    )
-    out, their_out = np.empty((n, dim), np.float32), torch.empty(n, dim)
-    source, target = torch.ones(n * dim), torch.ones(n * dim)
+    rows, n = (table_megabytes << 18) // dim, (megabytes << 18) // dim
+    flat = limits.aligned((rows * dim,))
+    table = flat.reshape(rows, dim)
     table[:, 0] = np.arange(rows) % 1000
-    same(F.embedding(ids, weight).numpy(), torch.nn.functional.embedding(their_ids, their_table))
-    return contest.run(
-        f"gather {megabytes} MiB, dim {dim}",
-        {
-            "torch": lambda: torch.nn.functional.embedding(their_ids, their_table),
-            "mmembed": lambda: F.embedding(ids, weight),
-            "torch out=": lambda: torch.index_select(their_table, 0, their_ids, out=their_out),
-            "take out=": lambda: np.take(table, ids, axis=0, out=out, mode="clip"),
-            "mmembed out=": lambda: kernels.gather(table, ids, out),
-            "copy": lambda: target.copy_(source),
-        },
-        "torch",
-        seconds,
+    ids_of = draw(rows, "uniform")
+    batches = [ids_of((n,)) for _ in range(9)]
+    ours, theirs = contest.Turns(batches), contest.Turns(map(torch.from_numpy, batches))
+    weight, their_table = mm.from_numpy(table), torch.from_numpy(table)
+    out = limits.aligned((n, dim))
+    their_out = torch.from_numpy(out)
+    loops = limits.Loops(torch.get_num_threads())
+    same(
+        F.embedding(batches[0], weight),
+        torch.nn.functional.embedding(torch.from_numpy(batches[0]), their_table),
     )
+    kernels.gather(table, batches[1], out)
+    np.testing.assert_array_equal(out, table[batches[1]])
+    parts = contest.Turns(np.split(flat, len(flat) // out.size))
+    contestants: dict[str, Callable[[], object]] = {
+        "torch": lambda: torch.nn.functional.embedding(theirs(), their_table),
+        "mmembed": lambda: F.embedding(ours(), weight),
+        "torch out=": lambda: torch.index_select(their_table, 0, theirs(), out=their_out),
+        "take out=": lambda: np.take(table, ours(), axis=0, out=out, mode="clip"),
+        "mmembed out=": lambda: kernels.gather(table, ours(), out),
+        **limits.copies(parts, out.reshape(-1), loops),
+    }
+    if dim >= 16:
+        contestants["limit"] = lambda: loops.gather(table, ours(), out)
+    title = f"gather {megabytes} MiB of {table_megabytes} MiB, dim {dim}"
+    about = {"question": "gather", "dim": dim, "rows": rows, "bytes": 2 * out.nbytes}
+    return contest.run(title, contestants, "torch", seconds, about=about)
 
 
 def bags(skew: str, rows: int, bags: int, seconds: float) -> contest.Contest:
     """Sums of bags of 16 rows of 64 numbers."""
-    rng = np.random.default_rng(0)
-    table = rng.standard_normal((rows, 64), dtype=np.float32)
-    ids, offsets = ids_over(rows, (bags * 16,), skew, rng), np.arange(0, bags * 16, 16)
-    weight = mm.from_numpy(table)
-    theirs = [torch.from_numpy(a) for a in (ids, table, offsets)]
-    same(F.embedding_bag(ids, weight, offsets, mode="sum").numpy(), torch_bag(*theirs))
-    return contest.run(
-        f"bags, sum, {bags} x 16 ids, dim 64, {skew}",
-        {
-            "torch": lambda: torch_bag(*theirs),
-            "mmembed": lambda: F.embedding_bag(ids, weight, offsets, mode="sum"),
-        },
-        "torch",
-        seconds,
-    )
-
-
-def torch_bag(ids: torch.Tensor, table: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.embedding_bag(ids, table, offsets, mode="sum")
+    table = np.random.default_rng(0).standard_normal((rows, 64), dtype=np.float32)
+    ids_of = draw(rows, skew)
+    batches = [ids_of((bags * 16,)) for _ in range(33)]
+    ours, theirs = contest.Turns(batches), contest.Turns(map(torch.from_numpy, batches))
+    starts = np.arange(0, bags * 16 + 1, 16)
+    weight, their_table = mm.from_numpy(table), torch.from_numpy(table)
+    their_starts = torch.from_numpy(starts)
+    loops = limits.Loops(torch.get_num_threads())
+    contestants: dict[str, Callable[[], object]] = {
+        "torch": lambda: peers.torch_bag(theirs(), their_table, their_starts),
+        "mmembed": lambda: F.embedding_bag(
+            ours(), weight, starts, mode="sum", include_last_offset=True
+        ),
+        "limit": lambda: loops.read(table, ours()),
+    }
+    their_answer = peers.torch_bag(torch.from_numpy(batches[0]), their_table, their_starts)
+    our_answer = F.embedding_bag(batches[0], weight, starts, mode="sum", include_last_offset=True)
+    same(our_answer, their_answer)
+    if peers.FBGEMM:
+        forward = peers.fbgemm_forward(table)
+        same(our_answer, forward(torch.from_numpy(batches[0]), their_starts))
+        contestants["fbgemm"] = lambda: forward(theirs(), their_starts)
+    title = f"bags, sum, {bags} x 16 ids, {rows} rows, dim 64, {skew}"
+    about = {"question": "bags", "dim": 64, "rows": rows, "skew": skew, "ids": bags * 16}
+    return contest.run(title, contestants, "torch", seconds, about=about)
 
 
 def renorm(rows: int, n: int, seconds: float) -> contest.Contest:
     """Norms of n distinct rows, of which one in a hundred is above the limit, once."""
-    rng = np.random.default_rng(0)
     table = np.full((rows, 64), 0.1, np.float32)
-    ids = rng.permutation(rows)[:n]
+    ids = np.random.default_rng(0).permutation(rows)[:n]
     table[ids[::100]] = 1.0
     theirs, their_ids = torch.from_numpy(table.copy()), torch.from_numpy(ids)
     ordered = np.sort(ids)
     torch.embedding_renorm_(theirs, their_ids, 1.0, 2.0)
     kernels.renorm(table, ordered, 1.0, 2.0)
     same(table, theirs)
+    loops = limits.Loops(torch.get_num_threads())
     return contest.run(
         f"renorm of {n} distinct rows, dim 64",
         {
             "torch": lambda: torch.embedding_renorm_(theirs, their_ids, 1.0, 2.0),
             "mmembed": lambda: kernels.renorm(table, ordered, 1.0, 2.0),
+            "limit": lambda: loops.read(table, ordered),
         },
         "torch",
         seconds,
+        about={"question": "renorm", "dim": 64, "rows": rows, "ids": n},
     )
 
 
 def dense_backward(rows: int, n: int, seconds: float) -> contest.Contest:
     """A dense gradient of a small table from many skewed ids."""
     rng = np.random.default_rng(0)
-    ids = ids_over(rows, (n,), "zipf", rng)
+    ids_of = draw(rows, "zipf")
+    batches = [ids_of((n,)) for _ in range(9)]
+    our_ids, their_ids = contest.Turns(batches), contest.Turns(map(torch.from_numpy, batches))
     upstream = rng.standard_normal((n, 64), dtype=np.float32)
     ours, theirs = mm.nn.Embedding(rows, 64), torch.nn.Embedding(rows, 64)
-    their_ids, their_upstream = torch.from_numpy(ids), torch.from_numpy(upstream)
-    our_upstream = mm.tensor(upstream)
+    our_upstream, their_upstream = mm.tensor(upstream), torch.from_numpy(upstream)
 
     def run_ours() -> None:
         ours.zero_grad()
-        ours(ids).backward(our_upstream)
+        ours(our_ids()).backward(our_upstream)
 
     def run_theirs() -> None:
         theirs.zero_grad()
-        theirs(their_ids).backward(their_upstream)
+        theirs(their_ids()).backward(their_upstream)
 
     run_ours(), run_theirs()
     same(ours.weight.grad.numpy(), theirs.weight.grad)
@@ -132,14 +140,17 @@ def dense_backward(rows: int, n: int, seconds: float) -> contest.Contest:
         {"torch": run_theirs, "mmembed": run_ours},
         "torch",
         seconds,
+        about={"question": "dense backward", "dim": 64, "rows": rows, "ids": n, "skew": "zipf"},
     )
 
 
 def small(n: int, seconds: float) -> contest.Contest:
     """A hundred calls of a module with n ids, without gradients."""
     ours, theirs = mm.nn.Embedding(10_000, 64), torch.nn.Embedding(10_000, 64)
+    theirs.weight.data = torch.from_numpy(ours.weight.array.copy())
     ids = np.random.default_rng(0).integers(0, 10_000, n)
     their_ids = torch.from_numpy(ids)
+    same(ours(ids).detach(), theirs(their_ids))
 
     def run_ours() -> None:
         with mm.no_grad():
@@ -152,19 +163,18 @@ def small(n: int, seconds: float) -> contest.Contest:
                 theirs(their_ids)
 
     contestants: dict[str, Callable[[], None]] = {"torch": run_theirs, "mmembed": run_ours}
-    return contest.run(f"100 calls with {n} ids, dim 64", contestants, "torch", seconds)
+    about = {"question": "small batch", "dim": 64, "ids": n}
+    return contest.run(
+        f"100 calls with {n} ids, dim 64", contestants, "torch", seconds, about=about
+    )
 
 
-def same(ours: Any, theirs: torch.Tensor) -> None:
-    """Raise AssertionError unless the answers agree."""
-    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-4)
-
-
-def contests(size: float, seconds: float) -> Iterator[contest.Contest]:
+def contests(size: float, seconds: float, quick: bool = False) -> Iterator[contest.Contest]:
     """Yield all of them; `size` scales tables and batches, 1 being what is reported."""
-    for dim in (16, 64, 128, 512):
-        yield gather(dim, max(1, round(64 * size)), round(size * (1 << 30)), seconds)
-    for skew in ("uniform", "zipf"):
+    part = max(1, round(64 * size))
+    for dim in (16, 64, 512) if quick else DIMS:
+        yield gather(dim, part, 16 * part, seconds)
+    for skew in SKEWS:
         yield bags(skew, round(2_000_000 * size), round(4096 * size), seconds)
     yield renorm(round(2_000_000 * size), round(100_000 * size), seconds)
     yield dense_backward(round(200_000 * size), round(65_536 * size), seconds)
@@ -172,25 +182,5 @@ def contests(size: float, seconds: float) -> Iterator[contest.Contest]:
         yield small(n, seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each question")
-    arguments = parser.parse_args()
-    mm.set_num_threads(arguments.threads)
-    torch.set_num_threads(arguments.threads)
-    done = []
-    for one in contests(1.0, arguments.seconds):
-        done.append(one)
-        print(contest.table([one]).splitlines()[-1], flush=True)
-    print(contest.table(done))
-    said = {
-        "machine": machine.describe("torch"),
-        "threads": arguments.threads,
-        "contests": [one.as_dict() for one in done],
-    }
-    print(f"wrote {machine.save('lookups', said)}")
-
-
 if __name__ == "__main__":
-    main()
+    script.main(__doc__, "lookups", contests, 4.0, *peers.PACKAGES)

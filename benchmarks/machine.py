@@ -28,9 +28,23 @@ def describe(*packages: str) -> dict[str, Any]:
     }
 
 
-def save(name: str, results: dict[str, Any]) -> Path:
-    """Write results/NAME.json and return its path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
+def folder(quick: bool) -> Path:
+    """Return where results go; those of a quick look are not for keeping."""
+    return RESULTS / "quick" if quick else RESULTS
+
+
+def save(name: str, results: dict[str, Any], quick: bool = False) -> Path:
+    """Write NAME.json among the results and return its path."""
+    folder(quick).mkdir(exist_ok=True, parents=True)
+    path = folder(quick) / f"{name}.json"
+    path.write_text(json.dumps(_rounded(results), indent=1) + "\n")
     return path
+
+
+def _rounded(value: Any) -> Any:
+    """Return the same with floats of four digits, which is more than is measured."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -9,25 +9,19 @@ and the rows are compared after the first steps.
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import contest
-import lookups
-import machine
 import numpy as np
+import peers
+import script
 import torch
+from batches import SKEWS, draw
 
 import mmembed as mm
 
-OPTIMIZERS = {
-    "SGD": {"lr": 0.1},
-    "Adagrad": {"lr": 0.1},
-    "SparseAdam": {"lr": 0.1},
-}
+OPTIMIZERS = ("SGD", "Adagrad", "SparseAdam")
 
 
 def step(
@@ -36,66 +30,52 @@ def step(
     """Time whole steps of one optimizer."""
     rng = np.random.default_rng(0)
     start = rng.standard_normal((rows, 64), dtype=np.float32)
-    batches = [lookups.ids_over(rows, shape, skew, rng) for _ in range(8)]
+    ids_of = draw(rows, skew)
+    batches = [ids_of(shape) for _ in range(33)]
     upstream = rng.standard_normal((*shape, 64), dtype=np.float32)
     ours = mm.nn.Embedding(rows, 64, sparse=True, _weight=start.copy())
-    theirs = torch.nn.Embedding(rows, 64, sparse=True, _weight=torch.from_numpy(start))
-    options: dict[str, Any] = OPTIMIZERS[optimizer]
-    our_rule = getattr(mm.optim, optimizer)(ours.parameters(), **options)
-    their_rule = getattr(torch.optim, optimizer)(theirs.parameters(), **options)
-    our_batches, our_upstream = itertools.cycle(batches), mm.tensor(upstream)
-    their_batches = itertools.cycle([torch.from_numpy(batch) for batch in batches])
-    their_upstream = torch.from_numpy(upstream)
+    theirs = peers.torch_embedding(start)
+    our_rule = getattr(mm.optim, optimizer)(ours.parameters(), lr=0.1)
+    their_rule = getattr(torch.optim, optimizer)(theirs.parameters(), lr=0.1)
+    our_upstream, their_upstream = mm.tensor(upstream), torch.from_numpy(upstream)
 
-    def run_ours() -> None:
+    def our_step(ids: Any) -> None:
         our_rule.zero_grad()
-        ours(next(our_batches)).backward(our_upstream)
+        ours(ids).backward(our_upstream)
         our_rule.step()
 
-    def run_theirs() -> None:
+    def their_step(ids: torch.Tensor) -> None:
         their_rule.zero_grad()
-        theirs(next(their_batches)).backward(their_upstream)
+        theirs(ids).backward(their_upstream)
         their_rule.step()
 
-    for _ in range(2):
-        run_ours()
-        run_theirs()
-    met = np.unique(np.concatenate(batches[:2]))[:1000]
-    np.testing.assert_allclose(
-        ours.weight.array[met], theirs.weight.detach().numpy()[met], rtol=1e-3, atol=1e-3
+    for batch in batches[:2]:
+        our_step(batch)
+        their_step(torch.from_numpy(batch))
+    met = np.unique(np.concatenate(batches[:2]))
+    peers.same(ours.weight.array[met], theirs.weight[torch.from_numpy(met)], 1e-3)
+    peers.move_state(their_rule)
+    our_batches = contest.Turns(batches)
+    their_batches = contest.Turns(map(torch.from_numpy, batches))
+    return contest.run(
+        f"step, {optimizer}, {shape[0]} x {shape[1]} ids, {rows} rows, dim 64, {skew}",
+        {
+            "torch": lambda: their_step(their_batches()),
+            "mmembed": lambda: our_step(our_batches()),
+        },
+        "torch",
+        seconds,
+        about={"question": "step", "optimizer": optimizer, "skew": skew, "rows": rows, "dim": 64},
     )
-    title = f"step, {optimizer}, {shape[0]} x {shape[1]} ids, {rows} rows, dim 64, {skew}"
-    return contest.run(title, {"torch": run_theirs, "mmembed": run_ours}, "torch", seconds)
 
 
-def contests(size: float, seconds: float) -> Iterator[contest.Contest]:
+def contests(size: float, seconds: float, quick: bool = False) -> Iterator[contest.Contest]:
     """Yield all of them; `size` scales table and batch, 1 being what is reported."""
     for optimizer in OPTIMIZERS:
-        for skew in ("uniform", "zipf"):
+        for skew in SKEWS[:1] if quick else SKEWS:
             rows, bags = round(2_000_000 * size), round(4096 * size)
             yield step(optimizer, skew, rows, (bags, 16), seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=15.0, help="for each question")
-    arguments = parser.parse_args()
-    mm.set_num_threads(arguments.threads)
-    torch.set_num_threads(arguments.threads)
-    warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
-    done = []
-    for one in contests(1.0, arguments.seconds):
-        done.append(one)
-        print(contest.table([one]).splitlines()[-1], flush=True)
-    print(contest.table(done))
-    said = {
-        "machine": machine.describe("torch"),
-        "threads": arguments.threads,
-        "contests": [one.as_dict() for one in done],
-    }
-    print(f"wrote {machine.save('steps', said)}")
-
-
 if __name__ == "__main__":
-    main()
+    script.main(__doc__, "steps", contests, 8.0)

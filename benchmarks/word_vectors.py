@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import contest
 import dictionaries
 import machine
 import numpy as np
@@ -135,6 +136,12 @@ def table(results: dict[str, list[Run]], peer: str) -> str:
     return "\n".join(lines)
 
 
+def as_contest(results: dict[str, list[Run]], peer: str) -> contest.Contest:
+    """Return the times of training, one for each seed, as one question."""
+    times = {name: [run["training"] for run in runs] for name, runs in results.items()}
+    return contest.Contest("skip-gram training", times, peer, {"question": "skip-gram"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("benchmark-data"))
@@ -169,6 +176,7 @@ def main() -> None:
         **common,
         "seeds": arguments.seeds,
         "results": results,
+        "contests": [as_contest(results, peer).as_dict()],
     }
     print(f"wrote {machine.save('word_vectors', said)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import batches
 import contest
 import dictionaries
 import machine
+import run
+import targets
 import word_vectors
 
 
@@ -35,14 +39,18 @@ def test_contestants_are_timed_in_turn_and_compared_round_by_round():
     timed = contest.Contest("a question", {"a": [0.004, 0.002], "b": [0.001, 0.001]}, "a")
     assert timed.speeds() == {"a": 1.0, "b": 3.0}
     assert timed.medians() == {"a": 0.003, "b": 0.001}
-    assert timed.as_dict()["speed"]["b"] == 3.0
+    assert timed.as_dict()["speed against"] == {
+        "a": {"a": 1.0, "b": 3.0},
+        "b": {"a": 0.375, "b": 1.0},
+    }
     assert contest.table([done, timed]).splitlines()[-1] == (
         "| a question | 3 ms (1.00x) | 1 ms (3.00x) |"
     )
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
-@pytest.mark.parametrize("name", ["lookups", "steps"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:fbgemm_gpu")
+@pytest.mark.parametrize("name", ["limits", "lookups", "steps", "fused"])
 def test_contests_run_and_check_their_answers(name):
     pytest.importorskip("torch")
     module = importlib.import_module(name)
@@ -50,7 +58,75 @@ def test_contests_run_and_check_their_answers(name):
     done = list(module.contests(0.002, 0.0))
 
     assert len(done) >= 6
-    assert all(one.peer == "torch" and "mmembed" in one.times for one in done)
+    assert all(one.peer in one.times and one.about["question"] for one in done)
+    assert name == "limits" or all("mmembed" in one.times for one in done)
+    assert len({one.title for one in done}) == len(done)
+
+
+def test_a_quick_look_asks_fewer_questions():
+    pytest.importorskip("torch")
+    fused = importlib.import_module("fused")
+
+    assert len(list(fused.contests(0.002, 0.0, True))) < len(list(fused.contests(0.002, 0.0)))
+
+
+def test_batches_are_handed_out_round_and_round_to_all_contestants():
+    turns = contest.Turns("abc")
+
+    assert [turns() for _ in range(5)] == ["a", "b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize("skew", batches.SKEWS)
+def test_batches_are_drawn_from_one_distribution_within_the_table(skew):
+    draw = batches.draw(1000, skew)
+
+    first, second = draw((200, 50)), draw((10_000,))
+
+    assert first.shape == (200, 50)
+    assert first.dtype == np.int64
+    assert first.min() >= 0
+    assert second.max() < 1000
+    hottest = [np.bincount(ids.reshape(-1)).argmax() for ids in (first, second)]
+    assert (hottest[0] == hottest[1]) == (skew == "zipf")
+
+
+def a_result(dim, ours, **peers):
+    return contest.Contest(
+        f"gather {dim}",
+        {"mmembed out=": [ours, ours], **{name: [time, time] for name, time in peers.items()}},
+        "take out=",
+        {"question": "gather", "dim": dim},
+    ).as_dict()
+
+
+def test_a_target_is_judged_by_the_best_peer_and_the_worst_contest():
+    results = [
+        a_result(64, 1.0, **{"torch out=": 2.0, "take out=": 1.2}),
+        a_result(128, 1.0, **{"torch out=": 1.6, "take out=": 3.0}),
+    ]
+
+    by_work = {one.target.work: one for one in targets.judge(results)}
+
+    one = by_work["gather into out=, table of 1 GiB, every dim"]
+    assert one.ratios == {"gather 64": 1.2, "gather 128": 1.6}
+    assert one.verdict == "met"
+    assert one._replace(ratios={"a": 1.5, "b": 1.6}).verdict == "stretch"
+    assert one._replace(ratios={"a": 1.14, "b": 1.6}).verdict == "MISSED"
+    assert by_work["renorm of 100k distinct rows"].verdict == "not measured"
+    assert "| 1.15 | 1.5 | 1.20–1.60 | met |" in targets.table([one])
+
+
+def test_the_targets_are_told_from_the_results_that_are_kept(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--no-run"])
+    kept = {"contests": [a_result(64, 1.0, **{"torch out=": 2.0, "take out=": 1.0})]}
+    machine.save("lookups", kept)
+
+    run.main()
+
+    assert "| 1.15 | 1.5 | 1.00 | MISSED |" in capsys.readouterr().out
+    said = json.loads((tmp_path / "targets.json").read_text())["targets"]
+    assert [one["verdict"] for one in said].count("MISSED") == 1
 
 
 GOLD = {"toy": [("a1", "a2", 9.0), ("a3", "b4", 1.0), ("b5", "b6", 8.0), ("b7", "a8", 2.0)]}

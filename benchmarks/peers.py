@@ -1,0 +1,105 @@
+"""The peers at their best: torch's and FBGEMM's tables, on the same kind of memory as ours.
+
+NumPy asks the system for huge pages and torch does not, which alone makes random rows two or three
+times as slow. What a peer keeps between calls is therefore moved to memory from NumPy; what it
+returns it allocates as it does for its users.
+
+Must not know mmembed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+FBGEMM = importlib.util.find_spec("fbgemm_gpu") is not None
+PACKAGES = ("fbgemm-gpu-cpu",) if FBGEMM else ()
+
+
+def same(ours: Any, theirs: torch.Tensor, tolerance: float = 1e-4) -> None:
+    """Raise AssertionError unless the answers agree."""
+    found = ours if isinstance(ours, np.ndarray) else ours.numpy()
+    np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
+def in_huge_pages(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy in memory from NumPy."""
+    array = np.empty(tensor.shape, np.float32)
+    array[...] = tensor.detach().numpy()
+    return torch.from_numpy(array)
+
+
+def torch_embedding(table: Any) -> torch.nn.Embedding:
+    """Return a sparse Embedding over the memory of `table`."""
+    rows, dim = table.shape
+    return torch.nn.Embedding(rows, dim, sparse=True, _weight=torch.from_numpy(table))
+
+
+def move_state(rule: torch.optim.Optimizer) -> None:
+    """Move the state of an optimizer into huge pages; it must have made a step."""
+    for state in rule.state.values():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.ndim == 2:
+                state[name] = in_huge_pages(value)
+
+
+class Fbgemm:
+    """A table of FBGEMM with sums of bags, whose backward updates it in the same call.
+
+    optimizer : "EXACT_SGD", "EXACT_ROWWISE_ADAGRAD" or "EXACT_ADAGRAD".
+
+    FBGEMM shares the work of a backward out by table: over one table it runs on one thread.
+    """
+
+    def __init__(self, table: Any, optimizer: str = "EXACT_SGD", lr: float = 0.1) -> None:
+        from fbgemm_gpu.split_embedding_configs import EmbOptimType
+        from fbgemm_gpu.split_table_batched_embeddings_ops_common import (
+            BoundsCheckMode,
+            EmbeddingLocation,
+        )
+        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+            ComputeDevice,
+            SplitTableBatchedEmbeddingBagsCodegen,
+        )
+
+        self.module = SplitTableBatchedEmbeddingBagsCodegen(
+            [(*table.shape, EmbeddingLocation.HOST, ComputeDevice.CPU)],
+            optimizer=getattr(EmbOptimType, optimizer),
+            learning_rate=lr,
+            eps=1e-10,
+            bounds_check_mode=BoundsCheckMode.NONE,
+        )
+        self.module.weights_host.data = torch.from_numpy(np.array(table, np.float32).reshape(-1))
+        state = getattr(self.module, "momentum1_host", None)
+        if state is not None:
+            state.data = in_huge_pages(state.data)
+
+    def __call__(self, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Return the sums of the bags ids[starts[b]:starts[b + 1]]."""
+        return self.module(ids, starts)
+
+    def rows(self) -> Any:
+        """Return the table as it is now."""
+        return self.module.split_embedding_weights()[0].detach().numpy()
+
+
+def torch_bag(ids: torch.Tensor, table: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """Return the sums of bags; `starts` has the end of the last one too."""
+    return torch.nn.functional.embedding_bag(
+        ids, table, starts, mode="sum", include_last_offset=True
+    )
+
+
+def fbgemm_forward(table: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return FBGEMM's sums of bags without gradients."""
+    module = Fbgemm(table)
+
+    @torch.no_grad()
+    def forward(ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        return module(ids, starts)
+
+    return forward

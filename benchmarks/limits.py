@@ -53,7 +53,7 @@ def _stream_line(_context: Any, target: Any, source: Any) -> Any:
     return types.void(types.uintp, types.uintp), build
 
 
-_loop = njit(parallel=True, nogil=True)
+_loop = njit(parallel=True, nogil=True, cache=True)
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -198,7 +198,12 @@ def random_rows(
         "gather": lambda: loops.gather(table, ids(), target),
         "update": lambda: loops.update(table, ids()),
     }
-    about = {"question": "random rows", "dim": dim, "rows": len(table), "bytes": target.nbytes}
+    about = {
+        "question": "random rows",
+        "dim": dim,
+        "table bytes": table.nbytes,
+        "bytes": target.nbytes,
+    }
     title = f"random rows of {megabytes} MiB, dim {dim}, of {gigabyte.nbytes >> 20} MiB"
     return contest.run(title, ways, "read", seconds, about=about)
 

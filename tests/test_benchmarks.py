@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import sys
@@ -18,6 +19,8 @@ import machine
 import run
 import targets
 import word_vectors
+
+from mmembed import kernels
 
 
 @pytest.fixture
@@ -48,26 +51,62 @@ def test_contestants_are_timed_in_turn_and_compared_round_by_round():
     )
 
 
+@functools.cache
+def tiny(name):
+    """All contests of a script, at a five-hundredth of their size and hardly repeated."""
+    return list(importlib.import_module(name).contests(0.002, 0.0))
+
+
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:fbgemm_gpu")
-@pytest.mark.parametrize("name", ["limits", "lookups", "steps", "fused"])
+@pytest.mark.parametrize("name", ["limits", "lookups", "steps", "fused", "bodies", "sizes"])
 def test_contests_run_and_check_their_answers(name):
     pytest.importorskip("torch")
-    module = importlib.import_module(name)
 
-    done = list(module.contests(0.002, 0.0))
+    done = tiny(name)
 
     assert len(done) >= 6
     assert all(one.peer in one.times and one.about["question"] for one in done)
-    assert name == "limits" or all("mmembed" in one.times for one in done)
-    assert len({one.title for one in done}) == len(done)
+    ours = "numba" if name == "bodies" else "mmembed"
+    assert name == "limits" or all(ours in one.times for one in done)
+    assert name == "sizes" or len({one.title for one in done}) == len(done)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 def test_a_quick_look_asks_fewer_questions():
     pytest.importorskip("torch")
     fused = importlib.import_module("fused")
 
-    assert len(list(fused.contests(0.002, 0.0, True))) < len(list(fused.contests(0.002, 0.0)))
+    assert len(list(fused.contests(0.002, 0.0, True))) < len(tiny("fused"))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+def test_pictures_are_drawn_of_what_was_measured(tmp_path):
+    pytest.importorskip("torch")
+    plots = importlib.import_module("plots")
+    measured = [one.as_dict() for name in ("limits", "sizes", "fused") for one in tiny(name)]
+
+    drawn = plots.draw(measured, tmp_path)
+
+    names = ["ratios.png", "table_size.png", "batch_size.png", "limits.png"]
+    assert [path.name for path in drawn] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    assert plots.draw([], tmp_path) == []
+
+
+def test_the_kernels_benchmark_covers_every_kernel():
+    pytest.importorskip("torch")
+    bodies = importlib.import_module("bodies")
+
+    compared = set(bodies.Arrays(100, 10).calls())
+
+    assert compared == set(inspect_kernels()) - {"first_bad_id"}
+
+
+def inspect_kernels():
+    settings = {"load", "backend", "accepts"}
+    named = {name for name in kernels.__all__ if name.islower() and "threads" not in name}
+    return named - settings - {"set_backend"}
 
 
 def test_batches_are_handed_out_round_and_round_to_all_contestants():

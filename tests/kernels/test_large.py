@@ -65,7 +65,7 @@ def test_an_id_just_past_a_large_table_is_refused(body, table):
 @pytest.mark.parametrize("dim", [16, 50, 64])
 @pytest.mark.parametrize("shift", [0, 4])
 def test_gather_into_an_output_larger_than_the_cache(body, ids_dtype, dim, shift):
-    """Rows and outputs of whole cache lines and others: outputs this large may go past the cache."""
+    """Rows and outputs of whole cache lines and others: such outputs may go past the cache."""
     rng = np.random.default_rng(0)
     table = rng.standard_normal((1000, dim), dtype=np.float32)
     n = (1 << 25) // (4 * dim) + 3

@@ -37,6 +37,7 @@ from .kernels import backend, get_num_threads, set_backend, set_num_threads
 from .nn import Embedding, EmbeddingBag
 from .rows import RowGrad
 from .storage import Table
+from .upcoming import lookahead
 from .vocab import Vocabulary
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "functional",
     "get_num_threads",
     "is_grad_enabled",
+    "lookahead",
     "manual_seed",
     "masked_fill",
     "nn",

@@ -23,6 +23,7 @@ FLOORS = {
     "storage": 4,
     "functional": 5,
     "parameter": 5,
+    "upcoming": 6,
     "vocab": 5,
     "neighbors": 5,
     "nn": 6,

@@ -35,30 +35,55 @@ LOOSE = 4  # batches asked for in the background that nobody has said he is done
 _NOTHING, _QUEUED, _ASKED = 0, 1, 2
 
 
+class Portion:
+    """Pages of one column that the thread is to ask for, until `done`."""
+
+    __slots__ = ("column", "pages", "used")
+
+    def __init__(self, column: ColumnPages, pages: PageArray) -> None:
+        self.column = column
+        self.pages = pages
+        self.used = False
+
+    def read(self) -> None:
+        """Ask for the pages; the thread does this."""
+        if not self.used:
+            self.column.read_queued(self.pages)
+        if self.used:  # by now: the marks made since go as well
+            self.column.forget(self.pages)
+
+    def done(self) -> None:
+        """Forget the pages."""
+        self.used = True
+        self.column.forget(self.pages)
+
+
 class Prefetch:
     """Pages asked for on the thread, until `done` says that the rows were used."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("portions",)
 
-    def __init__(self, parts: list[tuple[ColumnPages, PageArray]]) -> None:
-        self._parts = parts
+    def __init__(self, portions: list[Portion]) -> None:
+        self.portions = portions
 
     @property
     def pages(self) -> int:
         """How many pages it is."""
-        return sum(pages.size for _, pages in self._parts)
+        return sum(portion.pages.size for portion in self.portions)
+
+    def arrived(self) -> bool:
+        """Whether the pages are in memory, as far as a sample shows."""
+        return all(portion.column.in_memory(portion.pages) for portion in self.portions)
 
     def done(self) -> None:
         """Forget the pages: from now on they are asked for again when they are needed."""
-        for column, pages in self._parts:
-            column.forget(pages)
-        self._parts = []
+        for portion in self.portions:
+            portion.done()
 
     def keep(self) -> None:
         """Be done when some later ones are kept."""
-        for column, pages in self._parts:
-            column.keep(pages)
-        self._parts = []
+        for portion in self.portions:
+            portion.column.keep(portion)
 
 
 class ColumnPages:
@@ -95,7 +120,7 @@ class ColumnPages:
         self._calm = 0
         self._faults = 0
         self._random = False
-        self._loose: deque[PageArray] = deque()
+        self._loose: deque[Portion] = deque()
         self.looked_up = self.asked = self.calls = self.ahead = 0
         self.waited = 0.0
 
@@ -137,7 +162,7 @@ class ColumnPages:
         """Mark the pages of rows, ascending, which `read_queued` will ask for, and return them."""
         pages = self._wanted(ids, _ASKED)
         if self._resting:
-            if pages.size == 0 or self._sample(pages):
+            if pages.size == 0 or self.in_memory(pages):
                 return pages[:0]
             self._wake()
         page_calls.set_marks(self._marks, pages, _QUEUED)
@@ -152,11 +177,11 @@ class ColumnPages:
         """Take the marks off pages."""
         page_calls.set_marks(self._marks, pages, _NOTHING)
 
-    def keep(self, pages: PageArray) -> None:
+    def keep(self, portion: Portion) -> None:
         """Forget pages when some later ones are kept."""
-        self._loose.append(pages)
+        self._loose.append(portion)
         while len(self._loose) > LOOSE:
-            self.forget(self._loose.popleft())
+            self._loose.popleft().done()
 
     def _wanted(self, ids: IdArray, passed: int) -> PageArray:
         out = np.empty(ids.size * self._spread, np.int64)
@@ -173,14 +198,14 @@ class ColumnPages:
         self.asked += asked
         return int(asked)
 
-    def _sample(self, pages: PageArray) -> bool:
-        """Whether some of the pages are all in memory."""
+    def in_memory(self, pages: PageArray) -> bool:
+        """Whether some of the pages, one at least, are all in memory."""
         some = pages[:: -(-pages.size // SAMPLE)].copy()
         return bool(page_calls.resident(self._address, SHIFT, some) == some.size)
 
     def _watches(self, pages: PageArray) -> bool:
         """Learn from a sample of pages; False if the column rests from now on."""
-        if not self._sample(pages):
+        if not self.in_memory(pages):
             self._calm = 0
             if not self._random:
                 # A fault that comes all the same shall not read what lies around it.
@@ -210,12 +235,12 @@ class ColumnPages:
 def read_later(parts: list[tuple[ColumnPages | None, IdArray]]) -> Prefetch:
     """Ask for the pages of rows of columns on the thread; returns at once."""
     queued = [(column, column.queue(ids)) for column, ids in parts if column is not None]
-    taken = [(column, pages) for column, pages in queued if pages.size]
+    portions = [Portion(column, pages) for column, pages in queued if pages.size]
 
     def read() -> None:
-        for column, pages in taken:
-            column.read_queued(pages)
+        for portion in portions:
+            portion.read()
 
-    if taken:
+    if portions:
         readahead.submit(read)
-    return Prefetch(taken)
+    return Prefetch(portions)

@@ -32,7 +32,7 @@ def cold(tmp_path):
     drop_from_memory(tmp_path / "t")
     table = Table.open(tmp_path / "t")
     own = table.column_pages()
-    if not page_calls.BUILT or own._sample(np.arange(1, 600)):
+    if not page_calls.BUILT or own.in_memory(np.arange(1, 600)):
         pytest.skip("whether a page is in memory cannot be told here")
     yield table
     table.close()

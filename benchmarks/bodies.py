@@ -110,6 +110,12 @@ class Arrays:
                 ),
                 a.table,
             ),
+            "update_rowwise_adam": (
+                lambda k, t: k.update_rowwise_adam(
+                    a.table, a.states[0], a.total, *batch, 0.1, 0.9, 0.999, 1.0, 1e-8, *last, t
+                ),
+                a.table,
+            ),
             "initial_rows": (
                 lambda k, t: k.initial_rows(a.unique, 2, 0.0, 1.0, 0, a.out[: a.unique.size], t),
                 a.out,

@@ -60,6 +60,7 @@ __all__ = [
     "update_adam",
     "update_momentum",
     "update_rowwise_adagrad",
+    "update_rowwise_adam",
     "update_sgd",
 ]
 
@@ -253,7 +254,8 @@ def scatter_add(
 # added to it.
 
 
-_ONE_NUMBER_PER_ROW = ("update_rowwise_adagrad",)
+# The last state of these is one number per row.
+_ONE_NUMBER_PER_ROW = ("update_rowwise_adagrad", "update_rowwise_adam")
 
 
 def _update(
@@ -265,8 +267,8 @@ def _update(
 ) -> int:
     """Call an update: the parameter and its states first, then the segments, then its numbers."""
     rows, dim = arrays[0].shape
-    for state in arrays[1:]:
-        width = 1 if name in _ONE_NUMBER_PER_ROW else dim
+    for number, state in enumerate(arrays[1:], 2):
+        width = 1 if name in _ONE_NUMBER_PER_ROW and number == len(arrays) else dim
         if state.shape != (rows, width) or state.dtype != arrays[0].dtype:
             raise ValueError(
                 f"{name}: a state of a parameter ({rows}, {dim}) {arrays[0].dtype} must be "
@@ -365,6 +367,28 @@ def update_adam(
     """mean, square move towards g, g * g; weight -= step_size * (mean / (sqrt(square) + eps))."""
     numbers = (step_size, beta1, beta2, eps, weight_decay, maximize)
     return _update("update_adam", (weight, mean, square), ids, values, order, starts, *numbers)
+
+
+def update_rowwise_adam(
+    weight: FloatArray,  # INOUT  (rows, dim)
+    mean: FloatArray,  # INOUT  (rows, dim), running mean of g
+    square: FloatArray,  # INOUT  (rows, 1), running mean of the mean of g * g over the row
+    ids: RowArray,  # IN     (segments,), distinct
+    values: FloatArray,  # IN     (n, dim), contiguous
+    order: RowArray,  # IN     (n,)
+    starts: RowArray,  # IN     (segments + 1,)
+    step_size: float,
+    beta1: float,
+    beta2: float,
+    correction: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> int:
+    """As `update_adam`; weight -= step_size / (sqrt(square) * correction + eps) * mean."""
+    numbers = (step_size, beta1, beta2, correction, eps, weight_decay, maximize)
+    name = "update_rowwise_adam"
+    return _update(name, (weight, mean, square), ids, values, order, starts, *numbers)
 
 
 def initial_rows(

@@ -355,6 +355,38 @@ def update_adam(
     return -1
 
 
+def update_rowwise_adam(
+    weight: FloatArray,
+    mean: FloatArray,
+    square: FloatArray,
+    ids: RowArray,
+    values: FloatArray,
+    order: RowArray,
+    starts: RowArray,
+    step_size: float,
+    beta1: float,
+    beta2: float,
+    correction: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    work: FloatArray,
+    threads: int,
+) -> int:
+    """See `mmembed.kernels.update_rowwise_adam`."""
+    bad = first_bad_id(ids, weight.shape[0], threads)
+    if bad >= 0 or weight.shape[1] == 0:
+        return bad
+    real = weight.dtype.type
+    gradient = _gradient(weight, ids, values, order, starts, weight_decay, maximize)
+    mean[ids] += (gradient - mean[ids]) * real(1 - beta1)
+    squares = (_sum_of_squares(gradient) / weight.shape[1]).astype(weight.dtype)
+    square[ids, 0] += (squares - square[ids, 0]) * real(1 - beta2)
+    step = real(step_size) / (np.sqrt(square[ids]) * real(correction) + real(eps))
+    weight[ids] -= step * mean[ids]
+    return -1
+
+
 def philox(counters: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
     """Philox4x32-10 of (…, 4) counters below 2**32; returns (…, 4) words below 2**32.
 

@@ -106,7 +106,7 @@ class RowwiseAdagrad(_Accumulating):
     """
 
     name = "rowwise_adagrad"
-    scalar_states = True
+    scalar_states = ("sum",)
 
     def rule(self, weight: FloatArray, total: FloatArray, *rest: Any) -> int:
         """See the class."""

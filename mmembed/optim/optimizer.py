@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import numbers
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,8 @@ class Optimizer(abc.ABC):
     name: str
     """What columns of this optimizer's state are called: <parameter's column>.<name>.<state>."""
 
-    scalar_states = False
-    """Whether a state is one number per row, instead of an array as wide as the rows."""
+    scalar_states: Collection[str] = ()
+    """Names of states that are one number per row, instead of an array as wide as the rows."""
 
     states_at_once = False
     """Whether states are made with the optimizer, instead of in the first step."""
@@ -207,11 +207,11 @@ class Optimizer(abc.ABC):
 
     def _add_state(self, parameter: TableParameter, state: str, init: float) -> str:
         """Make sure of a state column; returns its name in the table."""
-        return parameter.add_state(self.name, state, init, scalar=self.scalar_states)
+        return parameter.add_state(self.name, state, init, scalar=state in self.scalar_states)
 
-    def _state_shape(self, parameter: Tensor) -> tuple[int, ...]:
+    def _state_shape(self, parameter: Tensor, state: str) -> tuple[int, ...]:
         rows = self._rows_for(parameter).shape[0]
-        return (rows,) if self.scalar_states else parameter.shape
+        return (rows,) if state in self.scalar_states else parameter.shape
 
     def _blocks(
         self, parameter: TableParameter, gradient: Any, group: Group
@@ -241,7 +241,7 @@ class Optimizer(abc.ABC):
                 state[numbers[parameter]] = {
                     "step": rows.steps(self.counter(group)),
                     **{
-                        name: Tensor(array.reshape(self._state_shape(parameter)))
+                        name: Tensor(array.reshape(self._state_shape(parameter, name)))
                         for name, array in made.items()
                     },
                 }
@@ -298,7 +298,7 @@ class Optimizer(abc.ABC):
                 raise ValueError(f"step of parameter {number} must be a number >= 0, got {value!r}")
             if name != "step" and np.asarray(value).dtype.kind not in "fiu":
                 raise ValueError(f"state {name!r} of parameter {number} holds no numbers")
-            wanted = self._state_shape(parameter)
+            wanted = self._state_shape(parameter, name)
             if name != "step" and tuple(value.shape) != wanted:
                 raise ValueError(
                     f"state {name!r} of parameter {number} has the shape {tuple(value.shape)}, "

@@ -296,7 +296,14 @@ def adam(w, g, step_size, towards_mean, towards_square, eps, mean, square):
     return w - step_size * (mean / (np.sqrt(square) + eps)), (mean, square)
 
 
-SCALAR = {"update_rowwise_adagrad"}  # state of one number per row
+def rowwise_adam(w, g, step_size, towards_mean, towards_square, correction, eps, mean, square):
+    mean = mean + (g - mean) * towards_mean
+    if g.size:
+        square = square + (w.dtype.type(squares(g) / g.size) - square) * towards_square
+    return w - step_size / (np.sqrt(square) * correction + eps) * mean, (mean, square)
+
+
+SCALAR = {"update_rowwise_adagrad", "update_rowwise_adam"}  # the last state: one number per row
 # name: (rule, number of states, numbers as the kernel takes them, the same as the rule takes them)
 UPDATES = {
     "update_sgd": (sgd, 0, (0.3,), (0.3,)),
@@ -304,6 +311,12 @@ UPDATES = {
     "update_adagrad": (adagrad, 1, (0.3, 1e-3), (0.3, 1e-3)),
     "update_rowwise_adagrad": (rowwise_adagrad, 1, (0.3, 1e-3), (0.3, 1e-3)),
     "update_adam": (adam, 2, (0.3, 0.9, 0.99, 1e-3), (0.3, 1 - 0.9, 1 - 0.99, 1e-3)),
+    "update_rowwise_adam": (
+        rowwise_adam,
+        2,
+        (0.3, 0.9, 0.99, 1.75, 1e-3),
+        (0.3, 1 - 0.9, 1 - 0.99, 1.75, 1e-3),
+    ),
 }
 GRADIENTS = ((0.0, False), (0.0, True), (0.125, False), (0.125, True))
 
@@ -314,7 +327,7 @@ def update_arrays(case, name):
     arrays = [case.table(salt=k, positive=k == states) for k in range(states + 1)]
     if name in SCALAR:
         narrow = dataclasses.replace(case, dim=1)
-        arrays[1] = narrow.table(salt=1, positive=True)
+        arrays[states] = narrow.table(salt=states, positive=True)
     return arrays
 
 

@@ -37,7 +37,7 @@ def test_a_parameter_in_two_groups_is_refused():
         optim.SGD([{"params": [a]}, {"params": [a]}], lr=0.1)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adagrad", "RowwiseAdagrad", "SparseAdam"])
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "RowwiseAdagrad", "RowwiseAdam", "SparseAdam"])
 def test_a_step_counts_one_change_and_none_without_a_gradient(name):
     embedding = nn.Embedding(5, 2, sparse=True)
     rule = getattr(optim, name)([embedding.weight], lr=0.1)
@@ -56,6 +56,10 @@ STATES = {
     "RowwiseAdagrad": (
         {"lr": 0.1, "initial_accumulator_value": 0.03},
         ["weight.rowwise_adagrad.sum"],
+    ),
+    "RowwiseAdam": (
+        {"lr": 0.1},
+        ["weight.rowwise_adam.exp_avg", "weight.rowwise_adam.exp_avg_sq"],
     ),
     "SparseAdam": ({"lr": 0.1}, ["weight.sparse_adam.exp_avg", "weight.sparse_adam.exp_avg_sq"]),
 }
@@ -212,6 +216,57 @@ def test_rowwise_adagrad_follows_its_formula(sparse):
 
     np.testing.assert_allclose(embedding.weight.array, weight, rtol=1e-12)
     np.testing.assert_allclose(rule.state_dict()["state"][0]["sum"].numpy(), total, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_rowwise_adam_follows_its_formula(sparse):
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((6, 5))
+    embedding = nn.Embedding(6, 5, sparse=sparse, _weight=start.copy())
+    rule = optim.RowwiseAdam([embedding.weight], lr=0.3, betas=(0.8, 0.9), eps=0.01, maximize=True)
+    weight, mean, square = start.copy(), np.zeros((6, 5)), np.zeros(6)
+
+    for step in range(1, 4):
+        ids = rng.integers(0, 6, 4)
+        upstream = rng.standard_normal((4, 5))
+        rule.zero_grad()
+        embedding(ids).backward(mm.tensor(upstream))
+        rule.step()
+        gradient = np.zeros((6, 5))
+        np.add.at(gradient, ids, -upstream)
+        rows = np.unique(ids) if sparse else np.arange(6)
+        mean[rows] = 0.8 * mean[rows] + 0.2 * gradient[rows]
+        square[rows] = 0.9 * square[rows] + 0.1 * (gradient[rows] ** 2).mean(axis=1)
+        root = np.sqrt(square[rows] / (1 - 0.9**step)) + 0.01
+        weight[rows] -= 0.3 * mean[rows] / (1 - 0.8**step) / root[:, None]
+
+    np.testing.assert_allclose(embedding.weight.array, weight, rtol=1e-11)
+    state = rule.state_dict()["state"][0]
+    np.testing.assert_allclose(state["exp_avg"].numpy(), mean, rtol=1e-11)
+    np.testing.assert_allclose(state["exp_avg_sq"].numpy(), square, rtol=1e-11)
+    assert state["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1}, "Invalid learning rate: -1"),
+        ({"eps": -1}, "Invalid epsilon value: -1"),
+        ({"betas": (0.9, 1.0)}, "Invalid beta parameter at index 1: 1.0"),
+        ({"weight_decay": -1}, "Invalid weight_decay value: -1"),
+    ],
+)
+def test_wrong_hyper_parameters_of_rowwise_adam_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        optim.RowwiseAdam([mm.ones(1, requires_grad=True)], **options)
+
+
+def test_rowwise_adam_refuses_decay_of_rows_that_a_sparse_gradient_does_not_name():
+    embedding = nn.Embedding(3, 2, sparse=True)
+    embedding([1]).sum().backward()
+
+    with pytest.raises(RuntimeError, match="weight_decay option is not compatible with sparse"):
+        optim.RowwiseAdam([embedding.weight], weight_decay=0.1).step()
 
 
 def trained(parameters, optimizer, steps=1):

@@ -282,3 +282,52 @@ def update_adam(
             ids, values, order, starts, weight_decay, maximize, work, threads,
         )
     return bad
+
+
+cdef dispatched follow_row(
+    real* weight, real* mean, const real* g, Py_ssize_t dim, real towards, real step
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(dim):
+        mean[i] = mean[i] + (g[i] - mean[i]) * towards
+        weight[i] = weight[i] - step * mean[i]
+
+
+cdef void rowwise_adam_rule(
+    real* weight, real* mean, real* square, const real* g, Py_ssize_t dim, const double* hyper
+) noexcept nogil:
+    cdef double squares
+    cdef real scale
+    sum_of_squares(g, dim, &squares)
+    square[0] = square[0] + (<real>(squares / dim) - square[0]) * <real>(1 - hyper[2])
+    scale = <real>sqrt(square[0]) * <real>hyper[3] + <real>hyper[4]
+    follow_row(weight, mean, g, dim, <real>(1 - hyper[1]), <real>hyper[0] / scale)
+
+
+def update_rowwise_adam(
+    real[:, :] weight,  # INOUT  (rows, dim)
+    real[:, :] mean,  # INOUT  (rows, dim)
+    real[:, :] square,  # INOUT  (rows, 1)
+    const int64_t[::1] ids,  # IN     (segments,), distinct
+    const real[:, ::1] values,  # IN     (n, dim)
+    const int64_t[::1] order,  # IN     (n,)
+    const int64_t[::1] starts,  # IN     (segments + 1,)
+    double step_size,
+    double beta1,
+    double beta2,
+    double correction,
+    double eps,
+    double weight_decay,
+    bint maximize,
+    real[:, ::1] work,  # INOUT  (threads, dim or more), scratch
+    int threads,
+):
+    """As `update_adam`; weight -= step_size / (sqrt(square) * correction + eps) * mean."""
+    cdef Py_ssize_t bad
+    cdef double[5] hyper = [step_size, beta1, beta2, correction, eps]
+    with nogil:
+        bad = update_rows(
+            rowwise_adam_rule[real], hyper, weight, mean, square,
+            ids, values, order, starts, weight_decay, maximize, work, threads,
+        )
+    return bad

@@ -55,5 +55,9 @@ class VocabularyError(MmembedError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class RuleError(MmembedError, TypeError):
+    """A function cannot be the rule of a RowOptimizer."""
+
+
 class MissingDependencyError(MmembedError, ImportError):
     """An optional package is not installed; the message names the command that installs it."""

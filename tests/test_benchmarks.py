@@ -168,6 +168,14 @@ def test_the_targets_are_told_from_the_results_that_are_kept(tmp_path, capsys, m
     assert [one["verdict"] for one in said].count("MISSED") == 1
 
 
+def test_rules_of_ones_own_are_timed_beside_the_rule_they_repeat():
+    pytest.importorskip("torch")
+
+    (uniform, _) = importlib.import_module("own_rules").contests(0.002, 0.0)
+
+    assert list(uniform.times) == ["Adagrad", "Adagrad by RowOptimizer", "FTRL by RowOptimizer"]
+
+
 GOLD = {"toy": [("a1", "a2", 9.0), ("a3", "b4", 1.0), ("b5", "b6", 8.0), ("b7", "a8", 2.0)]}
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import types as numba_types
+from numba.core.types.containers import Tuple
 
 
 def _nothing() -> None:
@@ -62,11 +63,13 @@ def _type_of(argument: Any) -> Any:
     if isinstance(argument, np.ndarray):
         dtype: Any = numba.from_dtype(argument.dtype)
         return numba_types.Array(dtype, argument.ndim, "A" if argument.ndim > 1 else "C")
+    if isinstance(argument, tuple):
+        return Tuple([_type_of(element) for element in argument])
     return numba.typeof(argument)
 
 
 def compiled(
-    loop: Callable[..., Any], arguments: tuple[Any, ...], parallel: bool, *, cache: bool = CACHE
+    loop: Callable[..., Any], arguments: tuple[Any, ...], parallel: bool
 ) -> Callable[..., Any]:
     """Return `loop` compiled for arguments like these, followed by the number of threads.
 
@@ -79,6 +82,8 @@ def compiled(
     form = "parallel" if parallel else "serial"
     copy.__qualname__ = f"{loop.__qualname__}_{form}_{_SOURCES}"
     copy.__module__ = loop.__module__
+    # What a closure is over, such as a user's rule, has no name that outlives the process.
+    cache = CACHE and loop.__closure__ is None
     dispatcher = numba.njit(parallel=parallel, cache=cache, **OPTIONS)(copy)
     signature = (*(_type_of(argument) for argument in arguments), numba_types.intp)
     dispatcher.compile(signature)

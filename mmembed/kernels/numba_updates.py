@@ -24,11 +24,14 @@ from .numba_loops import (
     sum_of_squares,
 )
 from .numba_plan import bad_position
-from .numba_vectors import item, row, rows
+from .numba_vectors import item, rounded, row, rows
 
 
-def sharing(rule: Callable[..., None]) -> Callable[..., None]:
-    """Return what gives the rows of one thread's share of the segments to a rule."""
+def sharing(rule: Callable[..., None], keeps_gradient: bool = True) -> Callable[..., None]:
+    """Return what gives the rows of one thread's share of the segments to a rule.
+
+    `keeps_gradient`: the rule does not write to the gradient, which may be an entry of `values`.
+    """
 
     @jitted
     def update_share(
@@ -49,7 +52,7 @@ def sharing(rule: Callable[..., None]) -> Callable[..., None]:
             first, last = item(starts, s), item(starts, s + 1)
             changed = rows(tables, item(ids, s))
             g = row(work, mine, dim)
-            if last - first == 1 and not maximize and weight_decay == 0:
+            if keeps_gradient and last - first == 1 and not maximize and weight_decay == 0:
                 g = row(values, item(order, first) * dim, dim)
             else:
                 if first == last:
@@ -313,3 +316,26 @@ def rowwise_adam(
             tables, numbers, ids, values, order, starts, decay, maximize, work, t, threads
         )
     return -1
+
+
+def by_rule(rule: Callable[..., None]) -> Callable[..., int]:
+    """Return the loop that updates by a rule from elsewhere."""
+    update_share = sharing(rule, keeps_gradient=False)
+
+    def update(
+        tables: Any, ids: Any, values: Any, order: Any, starts: Any,
+        numbers: Any, weight_decay: float, maximize: bool, work: Any, threads: int,
+    ) -> int:  # fmt: skip
+        weight = tables[0]
+        bad = bad_position(ids, weight.shape[0])
+        if bad >= 0 or weight.shape[1] == 0:
+            return bad
+        exact = rounded(weight, numbers)
+        decay = weight.dtype.type(weight_decay)
+        for t in numba.prange(threads):
+            update_share(
+                tables, exact, ids, values, order, starts, decay, maximize, work, t, threads
+            )
+        return -1
+
+    return update

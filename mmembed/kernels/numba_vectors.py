@@ -159,6 +159,17 @@ def rows(typing: Any, tables: Any, i: Any) -> Any:
     return views(tables, types.intp), code
 
 
+@intrinsic
+def rounded(typing: Any, array: Any, numbers: Any) -> Any:
+    """Return a tuple of numbers in the dtype of an array."""
+    result = Tuple([array.dtype for _ in numbers])
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.cast(builder, arguments[1], numbers, result)
+
+    return result(array, numbers), code
+
+
 def _loader(vector_of: Callable[[Any], Vector]) -> tuple[Any, Any]:
     """Return a function that loads a vector, and one that loads the first elements of one."""
 

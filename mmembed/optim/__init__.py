@@ -6,6 +6,7 @@ Must not know files: state is columns of whatever table a parameter's rows are i
 from .adagrad import Adagrad, RowwiseAdagrad
 from .adam import Adam, AdamW
 from .optimizer import Optimizer
+from .row_optimizer import RowOptimizer
 from .rowwise_adam import RowwiseAdam
 from .sgd import SGD
 from .sparse_adam import SparseAdam, SparseAdamW
@@ -16,6 +17,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Optimizer",
+    "RowOptimizer",
     "RowwiseAdagrad",
     "RowwiseAdam",
     "SparseAdam",

@@ -10,7 +10,7 @@ and one that changes its distinct rows, and those of the state, in place; nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import contest
@@ -52,12 +52,16 @@ class Ours:
         make = mm.nn.Embedding if length == 1 else _sums
         self.module = make(rows, dim, sparse=True, _weight=table.copy())
         self._rule = getattr(mm.optim, optimizer)(self.module.parameters(), **OPTIONS[optimizer])
+        self._fused = hasattr(self._rule, "fuse")
+        if self._fused:
+            self._rule.fuse()
         self._upstream = mm.tensor(upstream[:, None] if length == 1 else upstream)
 
     def __call__(self, batch: Batch) -> None:
-        self._rule.zero_grad()
         self.module(batch.ids).backward(self._upstream)
-        self._rule.step()
+        if not self._fused:
+            self._rule.step()
+            self._rule.zero_grad()
 
 
 def _sums(rows: int, dim: int, **options: Any) -> mm.nn.EmbeddingBag:
@@ -74,6 +78,21 @@ class Theirs:
 
     def __call__(self, batch: Batch) -> None:
         self.module(batch.theirs, self._starts).backward(self._upstream)
+
+
+class TheirHalves:
+    """FBGEMM on two threads; ids are shared out between them beforehand, which is not timed."""
+
+    def __init__(self, table: Any, optimizer: str, upstream: Any, length: int) -> None:
+        self.module = peers.Halves(table, THEIRS[optimizer])
+        self._upstream, self._length = torch.from_numpy(upstream), length
+        self._split: dict[int, Any] = {}
+
+    def prepare(self, batch: Batch) -> None:
+        self._split[id(batch.ids)] = self.module.split(batch.ids.reshape(-1), self._length)
+
+    def __call__(self, batch: Batch) -> None:
+        self.module.step(self._split[id(batch.ids)], self._upstream)
 
 
 class Limit:
@@ -104,8 +123,12 @@ def step(
         "limit": Limit(rows, 64, WIDE_STATES[optimizer]),
     }
     if peers.FBGEMM:
+        halves = TheirHalves(table, optimizer, upstream, shape[1])
+        for batch in batches:
+            halves.prepare(batch)
         contestants["fbgemm"] = Theirs(table, optimizer, upstream, shape[1])
-        _check(contestants["mmembed"], contestants["fbgemm"], batches[:2])
+        contestants["fbgemm, two halves"] = halves
+        _check(contestants["mmembed"], (contestants["fbgemm"], halves), batches[:2])
     turns = contest.Turns(batches)
     question = "fused step" if shape[1] > 1 else "fused step of rows"
     return contest.run(
@@ -119,13 +142,15 @@ def step(
     )  # fmt: skip
 
 
-def _check(ours: Ours, theirs: Theirs, batches: list[Batch]) -> None:
+def _check(ours: Ours, theirs: Iterable[Theirs | TheirHalves], batches: list[Batch]) -> None:
+    met = np.unique(np.concatenate([batch.distinct for batch in batches]))
     for batch in batches:
         ours(batch)
-        theirs(batch)
-    met = np.unique(np.concatenate([batch.distinct for batch in batches]))
-    found, expected = ours.module.weight.array[met], theirs.module.rows()[met]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    for peer in theirs:
+        for batch in batches:
+            peer(batch)
+        found, expected = ours.module.weight.array[met], peer.module.rows()[met]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def contests(size: float, seconds: float, quick: bool = False) -> Iterator[contest.Contest]:

@@ -86,6 +86,10 @@ def bags(skew: str, rows: int, bags: int, seconds: float) -> contest.Contest:
         forward = peers.fbgemm_forward(table)
         same(our_answer, forward(torch.from_numpy(batches[0]), their_starts))
         contestants["fbgemm"] = lambda: forward(theirs(), their_starts)
+        halves = peers.Halves(table)
+        split = contest.Turns(halves.split(ids, 16) for ids in batches)
+        same(our_answer, sum(halves.sums(split())))
+        contestants["fbgemm, two halves"] = lambda: halves.sums(split())
     title = f"bags, sum, {bags} x 16 ids, {rows} rows, dim 64, {skew}"
     about = {"question": "bags", "dim": 64, "rows": rows, "skew": skew, "ids": bags * 16}
     return contest.run(title, contestants, "torch", seconds, about=about)

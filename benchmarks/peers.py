@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ class Fbgemm:
 
     optimizer : "EXACT_SGD", "EXACT_ROWWISE_ADAGRAD" or "EXACT_ADAGRAD".
 
-    FBGEMM shares the work of a backward out by table: over one table it runs on one thread.
+    The wheel is built without OpenMP (none of its libraries asks for it): it computes on the thread
+    that calls, whatever torch's number of threads is. `Halves` uses two.
     """
 
     def __init__(self, table: Any, optimizer: str = "EXACT_SGD", lr: float = 0.1) -> None:
@@ -87,6 +89,45 @@ class Fbgemm:
         return self.module.split_embedding_weights()[0].detach().numpy()
 
 
+class Halves:
+    """FBGEMM on two threads, as its users would have to do it: each has half of the rows.
+
+    Sums of a bag come in two parts, which nobody adds here.
+    """
+
+    def __init__(self, table: Any, optimizer: str = "EXACT_SGD", lr: float = 0.1) -> None:
+        self._rows, self._middle = len(table), len(table) // 2
+        parts = (table[: self._middle], table[self._middle :])
+        self._tables = [Fbgemm(part, optimizer, lr) for part in parts]
+        self._pool = ThreadPoolExecutor(2)
+
+    def split(self, ids: Any, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return for each half its ids of a batch, and where its part of every bag begins."""
+        split = []
+        for first, end in ((0, self._middle), (self._middle, self._rows)):
+            mine = (ids >= first) & (ids < end)
+            counts = mine.reshape(-1, length).sum(axis=1)
+            starts = np.concatenate([[0], np.cumsum(counts)])
+            split.append((torch.from_numpy(ids[mine] - first), torch.from_numpy(starts)))
+        return split
+
+    def step(self, split: list[tuple[torch.Tensor, torch.Tensor]], upstream: torch.Tensor) -> None:
+        """Look up and update both halves at once."""
+        self._at_once(lambda table, part: table(*part).backward(upstream), split)
+
+    def sums(self, split: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        """Return the parts of all sums, without gradients."""
+        return self._at_once(torch.no_grad()(lambda table, part: table(*part)), split)
+
+    def rows(self) -> Any:
+        """Return the table as it is now."""
+        return np.concatenate([table.rows() for table in self._tables])
+
+    def _at_once(self, work: Callable[..., Any], split: list[Any]) -> list[Any]:
+        begun = [self._pool.submit(work, *each) for each in zip(self._tables, split, strict=True)]
+        return [one.result() for one in begun]
+
+
 def torch_bag(ids: torch.Tensor, table: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     """Return the sums of bags; `starts` has the end of the last one too."""
     return torch.nn.functional.embedding_bag(
@@ -96,10 +137,4 @@ def torch_bag(ids: torch.Tensor, table: torch.Tensor, starts: torch.Tensor) -> t
 
 def fbgemm_forward(table: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Return FBGEMM's sums of bags without gradients."""
-    module = Fbgemm(table)
-
-    @torch.no_grad()
-    def forward(ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        return module(ids, starts)
-
-    return forward
+    return torch.no_grad()(Fbgemm(table).__call__)

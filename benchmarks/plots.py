@@ -52,13 +52,14 @@ _BARS = (
 )
 _PEERS = {
     "gather": {"mmembed": ("torch",), "mmembed out=": ("torch out=", "take out=", "limit")},
-    "fused step": {"mmembed": ("fbgemm", "limit")},
-    "bags": {"mmembed": ("torch", "fbgemm", "limit")},
+    "fused step": {"mmembed": ("fbgemm", "fbgemm, two halves", "limit")},
+    "bags": {"mmembed": ("torch", "fbgemm", "fbgemm, two halves", "limit")},
 }
 _COLOURS = {
     "torch": THEIRS,
     "torch out=": THEIRS,
     "fbgemm": "#e0a458",
+    "fbgemm, two halves": "#b8860b",
     "take out=": "#8a8a8a",
     "limit": "#3d3d3d",
 }

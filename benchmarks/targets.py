@@ -51,7 +51,7 @@ TARGETS = (
     ),
     Target(
         "bags, sum, 4096 x 16 ids, dim 64", "best of torch, FBGEMM", 1.1, 1.5,
-        "bags", ("torch", "fbgemm"),
+        "bags", ("torch", "fbgemm", "fbgemm, two halves"),
     ),
     Target("the same", "bare loop that reads the same rows", 0, 0, "bags", ("limit",)),
     Target("renorm of 100k distinct rows", "torch", 20, 50, "renorm", ("torch",)),
@@ -73,6 +73,9 @@ TARGETS = (
             ("RowwiseAdagrad", "EXACT_ROWWISE_ADAGRAD", 1.0, 1.4),
             ("Adagrad", "EXACT_ADAGRAD", 2, 4),
         )
+    ),
+    Target("fused step, any", "FBGEMM, half of the rows on each of two threads", 0, 0,
+        "fused step", ("fbgemm, two halves",),
     ),
     Target("fused step, any", "bare loops over the same rows", 0.6, 0.8, "fused step", ("limit",)),
     Target(

@@ -87,14 +87,16 @@ def _sgd(weight: Any, g: Any, lr: Any) -> None:
 def _momentum(
     weight: Any, buffer: Any, g: Any, lr: Any, momentum: Any, undampened: Any, nesterov: Any
 ) -> None:
-    for j in range(g.size):
-        buffer[j] = momentum * buffer[j] + undampened * g[j]
     if nesterov:
         for j in range(g.size):
-            weight[j] = weight[j] - lr * (g[j] + momentum * buffer[j])
+            moved = momentum * buffer[j] + undampened * g[j]
+            buffer[j] = moved
+            weight[j] = weight[j] - lr * (g[j] + momentum * moved)
     else:
         for j in range(g.size):
-            weight[j] = weight[j] - lr * buffer[j]
+            moved = momentum * buffer[j] + undampened * g[j]
+            buffer[j] = moved
+            weight[j] = weight[j] - lr * moved
 
 
 @jitted

@@ -20,6 +20,10 @@ class CorruptTableError(MmembedError, OSError):
     """Files of a table are damaged, foreign, or do not belong together."""
 
 
+class UncleanShutdownError(MmembedError, OSError):
+    """The machine stopped while a table that survives only processes was open for writing."""
+
+
 class UntrustedTableError(MmembedError, PermissionError):
     """Files of a table belong to another user, or others may write to them."""
 

@@ -67,7 +67,7 @@ class Described:
 
     @property
     def epoch(self) -> int:
-        """The number of the table's last record: a commit counts one, a growth two."""
+        """The number of the table's last record: a commit takes one, a growth two."""
         return self._store.superblock.epoch
 
     @property
@@ -99,6 +99,16 @@ class Described:
     def clean(self) -> bool:
         """See the class."""
         return self._store.clean
+
+    @property
+    def recovered(self) -> int:
+        """How many rows were put back to the last commit when the table was opened."""
+        return self._store.recovered
+
+    @property
+    def commits(self) -> int:
+        """Number of commits made since the table was created."""
+        return self._store.superblock.commits
 
     def initial(self, name: str = "weight") -> str:
         """Return how the rows of a column started, as `Table.create` takes it; KeyError if none."""

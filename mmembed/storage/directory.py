@@ -2,9 +2,9 @@
 
 Must not know ids, gathers or gradients. No other module decides when a table's files change.
 
-Rows change in place and there is no undo journal: after a crash the files hold the last commit with
-later changes mixed in, and `clean` is False. A journal belongs where `writing` hands out arrays,
-and its replay between the checks in `_attach` and the dirty mark in `open`.
+Two laws, and everything here serves them. No byte of a row changes before the journal has what the
+row was at the last commit; and the journal is not begun anew before a commit is recorded, or every
+row is put back, durably.
 """
 
 from __future__ import annotations
@@ -18,35 +18,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import final
 
-from ..errors import ClosedTableError, CorruptTableError, ReadOnlyTableError, TableFailedError
+from ..errors import (
+    ClosedTableError,
+    ReadOnlyTableError,
+    TableFailedError,
+)
+from . import superfile
 from .column import Column
-from .column_files import (
-    Mapped,
-    extend_column,
-    map_column,
-    open_column,
-    settle_column,
-    write_column,
-)
+from .column_files import Mapped, extend_column, map_column, settle_column, write_column
 from .files import Directory, File, boot_id, draft
-from .format import (
-    COPY_BYTES,
-    MAGIC,
-    SUPER_BYTES,
-    Superblock,
-    decode_super,
-    encode_copy,
-    slot_offset,
-)
-from .locks import WriterLock
+from .format import MAGIC, SUPER_BYTES, Superblock, encode_copy, slot_offset
+from .health import Health
+from .journal import Journal
+from .journal_format import Layout
+from .opened import Opened
 from .pages import ColumnPages
+from .recovery import examine, roll_back
 from .store import Fill, FloatArray, RowArray, Store
+from .superfile import SuperFile, check_room
 
 
 def looks_like_table(path: str | os.PathLike[str]) -> bool:
     """Whether a table is at `path`, sound or damaged: its `super` has a table's magic."""
     try:
-        with open(os.path.join(path, "super"), "rb") as file:
+        with open(os.path.join(path, superfile.NAME), "rb") as file:
             data = file.read(SUPER_BYTES)
     except OSError:
         return False
@@ -64,7 +59,8 @@ class DirectoryStore(Store):
 
     Raises
     ------
-    CorruptTableError, TableLockedError, UntrustedTableError  see `Table.open`.
+    CorruptTableError, TableLockedError, UntrustedTableError, UncleanShutdownError
+        see `Table.open`.
     """
 
     def __init__(self, directory: Directory, mode: str) -> None:
@@ -72,19 +68,15 @@ class DirectoryStore(Store):
         self.mode = mode
         self.path = directory.path
         self.allow_foreign = directory.allow_foreign
-        self._directory = directory
-        self._super: File | None = None
-        self._lock: WriterLock | None = None
-        self._columns: dict[str, Mapped] = {}
-        self._pid = os.getpid()
+        self.recovered = 0
+        self._health = Health()
         self._pending = False
-        self._failure: BaseException | None = None
-        try:
-            self._attach()
-        except BaseException:
-            self._release()
-            raise
-        self._start(self.superblock.clean)
+        self._pid = os.getpid()
+        self._files = Opened(directory, mode == "r+", self._health)
+        self.superblock = self._files.super.last
+        self.clean = self.superblock.clean
+        # Columns of which the disk may not have everything.
+        self._unsynced = set() if self.clean else set(self._files.columns)
 
     @classmethod
     def create(cls, path: str, superblock: Superblock, fill: Fill | None = None) -> DirectoryStore:
@@ -99,105 +91,101 @@ class DirectoryStore(Store):
         """
         _refuse_big_endian()
         superblock = replace(superblock, attempt=1, boot_id=boot_id(), clean=False)
-        copy = encode_copy(superblock)
+        encode_copy(superblock)  # or there is nothing to begin
         store = None
         try:
             with draft(path) as directory:
                 (weight,) = superblock.columns
                 write_column(directory, superblock, weight, fill)
                 directory.create_file("LOCK").close()
-                with directory.create_file("super") as file:
-                    file.reserve(SUPER_BYTES)
-                    file.write(bytes(SUPER_BYTES), 0)
-                    file.write(copy * 2, slot_offset(superblock.epoch))
-                    file.sync()
+                Journal.create(directory, superblock.uuid)
+                SuperFile.create(directory, superblock)
                 store = cls(directory, "r+")
+                store._begin(superblock.attempt)
         except BaseException:
             if store is not None:
                 store._release()
             raise
         store.path = path
-        store._start(clean=True)
+        store.clean = True
+        store._unsynced = set()
         return store
 
     @classmethod
     def open(cls, path: str, mode: str, *, allow_foreign: bool) -> DirectoryStore:
-        """Open the table at `path`; for writing, mark it not clean before anything can change.
+        """Open the table at `path`; for writing, bring it back to its last commit.
 
         A growth that did not end is undone, or ended if the new number of rows was recorded.
         """
         _refuse_big_endian()
         store = cls(Directory.open(path, allow_foreign=allow_foreign), mode)
         if mode == "r+":
-            last = store.superblock
             try:
-                attempt = min(last.attempt + 1, 2**64 - 1)
-                store.superblock = replace(last, attempt=attempt, boot_id=boot_id(), clean=False)
-                store._rewrite(store.superblock)
-                if last.growing:
-                    with store._open_columns() as files:
-                        store.superblock = store._settle(store.superblock, files)
+                store._recover()
             except BaseException:
                 store._release()
                 raise
         return store
 
-    def _start(self, clean: bool) -> None:
-        self.clean = clean
-        # Rows that an earlier writer left uncommitted stay marked until somebody commits.
-        self._ends_clean = clean
-        # Columns of which the disk may not have everything.
-        self._unsynced = set() if clean else set(self._columns)
+    def _recover(self) -> None:
+        """Mark the table, put its rows back to the last commit, and begin the journal anew."""
+        log, last = self._files.journal, self._files.super
+        newest = last.last
+        attempt = min(max(newest.attempt, log.attempt) + 1, 2**64 - 1)
+        last.rewrite(replace(newest, attempt=attempt, boot_id=boot_id(), clean=False))
+        self.superblock = last.last
+        self.recovered = self._put_back()
+        self._begin(attempt)
+        if last.last.growing:
+            with self._files.column_files(self.superblock) as files:
+                self.superblock = self._settle(last.last, files)
 
-    def _attach(self) -> None:
-        """Lock, check everything, map everything; nothing is written but the lock's text."""
-        writable = self.mode == "r+"
-        if writable:
-            file = self._directory.open_file("LOCK", writable=True)
-            self._lock = WriterLock(file, self._directory.path)
-            if not self._directory.holds("LOCK", file):
-                raise CorruptTableError(f"{file.path} was replaced while it was being locked")
-        self._super = self._directory.open_file("super", writable=writable)
-        before = None
-        while not self._columns:
-            self.superblock = _read_super(self._super)
-            try:
-                self._columns = {
-                    c.name: self._map(self.superblock, c) for c in self.superblock.columns
-                }
-            except CorruptTableError:
-                # A writer may have grown the table since: then `super` says so by now.
-                if self.superblock == before:
-                    raise
-                before = self.superblock
-        if not writable:  # maps need no descriptors
-            self._super.close()
-            self._directory.close()
+    def _put_back(self) -> int:
+        """Undo what the journal holds; returns how many rows it held."""
+        log, last = self._files.journal, self._files.super
+        with self._health.fatal():
+            undo = examine(log.file, last.last)
+            if undo.links:
+                names = {column.name for column in last.last.columns}
+                roll_back(log.file, undo, last.last, _Door(self._files.columns, self._unsynced, None))
+                if last.last.durability == "power":
+                    self._unsynced |= names
+                    self._flush()
+        return undo.rows
 
-    def _map(self, superblock: Superblock, column: Column) -> Mapped:
-        writable = self.mode == "r+"
-        with open_column(self._directory, superblock, column, writable=writable) as file:
-            return map_column(file, column, superblock.rows, writable=writable)
+    def _begin(self, attempt: int, *, sync: bool = True) -> None:
+        """Begin the journal anew; with `sync`, durably at level `power`."""
+        log, last = self._files.journal, self._files.super
+        recorded = last.last
+        log.begin(recorded.commits + 1, attempt, Layout(recorded.columns), recorded.rows)
+        if sync and recorded.durability == "power":
+            log.sync()
 
     @property
     def pending(self) -> bool:
         """See `Store.pending`."""
-        return self._pending and self._failure is None and self._pid == os.getpid()
+        return self._pending and self._health.failure is None and self._pid == os.getpid()
 
     def array(self, name: str) -> FloatArray:
         """See `Store.array`; a read-only view of the map."""
-        return self._columns[name].read.view()
+        return self._files.columns[name].read.view()
 
     def pages(self, name: str) -> ColumnPages | None:
         """See `Store.pages`."""
-        return self._columns[name].pages
+        return self._files.columns[name].pages
 
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
         self.check_writable()
+        self._files.journal.save(rows, self._files.old_rows())
         self._pending = True
-        yield _Door(self._columns, self._unsynced, rows)
+        yield _Door(self._files.columns, self._unsynced, rows)
+
+    def will_write(self, rows: RowArray) -> None:
+        """See `Table.will_write`."""
+        if self.mode == "r+" and self._pid == os.getpid() and self._health.failure is None:
+            self._files.journal.save_ahead(rows, self._files.old_rows())
 
     def check_writable(self) -> None:
         """See `Store.check_writable`."""
@@ -208,10 +196,10 @@ class DirectoryStore(Store):
                 f"{self.path} was opened for writing by process {self._pid}, and this is process "
                 f"{os.getpid()}, which may only read it"
             )
-        if self._failure is not None:
+        if self._health.failure is not None:
             raise TableFailedError(
-                f"writing to {self.path} failed earlier ({self._failure!r}), so what the disk has "
-                "is unknown; close the table and open it again"
+                f"writing to {self.path} failed earlier ({self._health.failure!r}), so what the "
+                "disk has is unknown; close the table and open it again"
             )
 
     def add(self, column: Column) -> None:
@@ -219,158 +207,140 @@ class DirectoryStore(Store):
         self.check_writable()
         before = self.superblock
         superblock = replace(before, columns=(*before.columns, column))
-        _check_room(superblock)
+        check_room(superblock)
         name = f"{column.name}.npy"
-        self._directory.remove_file(name)
+        self._files.directory.remove_file(name)
         try:
-            write_column(self._directory, superblock, column)
-            self._directory.sync()
-            self._columns[column.name] = self._map(superblock, column)
+            write_column(self._files.directory, superblock, column)
+            self._files.directory.sync()
+            self._files.columns[column.name] = self._files.map(superblock, column)
             self.superblock = superblock
             self._pending = True
         except BaseException:
             self.superblock = before
-            self._columns.pop(column.name, None)
+            self._files.columns.pop(column.name, None)
             with contextlib.suppress(OSError):
-                self._directory.remove_file(name)
+                self._files.directory.remove_file(name)
             raise
 
     def resize(self, superblock: Superblock) -> None:
         """See `Store.resize`; docs/format.md says what each step is for."""
         self.check_writable()
-        before = self.superblock
-        assert self._super is not None
-        recorded = _read_super(self._super)
+        log, last = self._files.journal, self._files.super
+        before, recorded = self.superblock, last.last
         marked = replace(recorded, other_rows=superblock.rows)
         grown = replace(
             recorded, epoch=recorded.epoch + 1, rows=superblock.rows, other_rows=before.rows
         )
-        with self._open_columns() as files:
+        with log.lock, self._files.column_files(self.superblock) as files:
             try:
                 # Until the end, commits say that files may be longer: an undoing can fail too.
                 self.superblock = replace(before, other_rows=superblock.rows)
-                self._rewrite(marked)
+                last.rewrite(marked)
                 for column, file in files:
                     extend_column(file, column, before.rows, superblock.rows)
                 columns = {c.name: map_column(f, c, grown.rows, writable=True) for c, f in files}
-                with self._failing():  # which number of rows the disk has is open until the end
+                # Which number of rows the disk has is open until the end.
+                with self._health.fatal():
                     self._flush()  # what the maps that are given up know of failures is heard here
-                    self._record(grown)
+                    last.record(grown)
                     self._settle(grown, files)
-                    self._columns = columns
+                    self._files.columns = columns
+                    log.grow(superblock.rows)
                     self.superblock = superblock
             except BaseException:
-                if self._failure is None and self.superblock is not superblock:
+                if self._health.failure is None and self.superblock is not superblock:
                     undone = self._settle(marked, files)
                     self.superblock = replace(before, epoch=undone.epoch)
                 raise
 
-    @contextlib.contextmanager
-    def _open_columns(self) -> Iterator[list[tuple[Column, File]]]:
-        superblock = self.superblock
-        with contextlib.ExitStack() as stack:
-            files = [
-                stack.enter_context(open_column(self._directory, superblock, c, writable=True))
-                for c in superblock.columns
-            ]
-            yield list(zip(superblock.columns, files, strict=True))
-
     def _settle(self, recorded: Superblock, files: list[tuple[Column, File]]) -> Superblock:
         """End a growth: all files as `recorded.rows` wants them, and a record that says so."""
         settled = replace(recorded, epoch=recorded.epoch + 1, other_rows=recorded.rows)
-        with self._failing():
+        with self._health.fatal():
             for column, file in files:
                 settle_column(file, column, recorded)
-            self._record(settled)
+            self._files.super.record(settled)
         return settled
-
-    def _record(self, superblock: Superblock) -> None:
-        """Write the slot that the last record does not use, and sync it."""
-        with self._failing() as file:
-            file.write(encode_copy(superblock) * 2, slot_offset(superblock.epoch))
-            file.sync()
 
     def count(self, counters: dict[str, int]) -> None:
         """See `Store.count`."""
         self.check_writable()
         superblock = replace(self.superblock, counters=counters)
         if counters.keys() != self.superblock.counters.keys():
-            _check_room(superblock)
+            check_room(superblock)
         self.superblock = superblock
         self._pending = True
 
     def commit(self, superblock: Superblock) -> None:
         """See `Store.commit`: rows first, then the slot that the last commit does not use."""
         self.check_writable()
-        _check_room(superblock)
-        copy = encode_copy(superblock)
+        check_room(superblock)
+        log, last = self._files.journal, self._files.super
         power = superblock.durability == "power"
-        with self._failing() as file:
-            if file.is_deleted():
+        with log.lock, self._health.fatal():
+            if last.file.is_deleted():
                 raise FileNotFoundError(
                     errno.ENOENT, "the table was deleted while it was open", self.path
                 )
             if power:
                 self._flush()
-            file.write(copy * 2, slot_offset(superblock.epoch))
-            if power:
-                file.sync()
+                if not log.records:  # else its header reached the disk with a record
+                    log.sync()
+            last.record(superblock, sync=power)
             self.superblock = superblock
             self._pending = False
-            self._ends_clean = True
+            self._begin(log.attempt, sync=False)
+
+    def rollback(self) -> None:
+        """See `Store.rollback`; the attempt grows, so that records of before do not count."""
+        self.check_writable()
+        log, last = self._files.journal, self._files.super
+        with log.lock, self._health.fatal():
+            self._put_back()
+            known = {column.name for column in last.last.columns}
+            for name in [name for name in self._files.columns if name not in known]:
+                del self._files.columns[name]
+                self._unsynced.discard(name)
+                self._files.directory.remove_file(f"{name}.npy")
+            self.superblock = last.last
+            self._begin(log.attempt + 1)
+            self._pending = False
 
     def close(self) -> None:
-        """See `Store.close`; marks the table clean if its rows are those of the last commit."""
+        """See `Store.close`; undoes what no commit recorded, and marks the table clean."""
         try:
-            ours = self._super is not None and self._lock is not None and self._pid == os.getpid()
-            sound = self._ends_clean and not self._pending and self._failure is None
-            if ours and sound and self._super is not None and not self._super.is_deleted():
-                with self._failing():
-                    self._flush()
-                self._rewrite(replace(self.superblock, clean=True))
+            sound = self._files.ours and self._health.failure is None
+            if sound and not self._files.super.file.is_deleted():
+                if self._pending:
+                    self.rollback()
+                self._mark_clean()
         finally:
             self._release()
 
-    def _rewrite(self, superblock: Superblock) -> None:
-        """Replace the last commit's two copies in place, one of them whole at every moment."""
-        copy = encode_copy(superblock)
-        offset = slot_offset(superblock.epoch)
-        with self._failing() as file:
-            for at in (offset, offset + COPY_BYTES):
-                file.write(copy, at)
-                file.sync()
+    def _mark_clean(self) -> None:
+        log, last = self._files.journal, self._files.super
+        with log.lock, self._health.fatal():
+            if log.records:  # saved ahead, and never changed
+                self._begin(log.attempt + 1)
+            self._flush()
+            log.sync()
+            last.rewrite(replace(last.last, clean=True))
+            log.shrink()
 
     def _flush(self) -> None:
         for name in sorted(self._unsynced):
-            self._columns[name].memory.flush()
+            self._files.columns[name].memory.flush()
         self._unsynced.clear()
-
-    @contextlib.contextmanager
-    def _failing(self) -> Iterator[File]:
-        """Give `super`; whatever ends the block early ends writing through this handle.
-
-        Nothing is tried again: after a failed sync the kernel takes the pages for clean, and the
-        next sync succeeds without them.
-        """
-        assert self._super is not None
-        try:
-            yield self._super
-        except BaseException as error:
-            self._failure = error
-            raise
 
     def _release(self) -> None:
         self._pending = False
-        self._columns = {}
-        if self._super is not None:
-            self._super.close()
-            self._super = None
-        self._directory.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._files.release()
 
     def __del__(self) -> None:
         """Let go, and warn if something is lost."""
+        if "_files" not in self.__dict__:  # it could not be opened
+            return
         lost = self.pending
         self._release()
         if lost:
@@ -405,22 +375,6 @@ class _Door(Mapping[str, FloatArray]):
 
     def __len__(self) -> int:
         return len(self._columns)
-
-
-def _read_super(file: File) -> Superblock:
-    # A writer may be at it: a copy caught half written is invalid, and another one counts.
-    if file.size() != SUPER_BYTES:
-        raise CorruptTableError(f"{file.path} has {file.size()} bytes, must have {SUPER_BYTES}")
-    try:
-        return decode_super(file.read(SUPER_BYTES, 0))
-    except CorruptTableError as error:
-        raise CorruptTableError(f"{file.path}: {error}") from None
-
-
-def _check_room(superblock: Superblock) -> None:
-    """Raise ValueError unless commits have room for this, whatever the counters count to."""
-    most = dict.fromkeys(superblock.counters, 2**64 - 1)
-    encode_copy(replace(superblock, counters=most))
 
 
 def _refuse_big_endian() -> None:

@@ -28,8 +28,9 @@ MAX_DEPTH = 50  # of metadata; what Python can parse it cannot always compare or
 DURABILITIES = ("power", "process")  # the level's number in `super` is its place here
 
 # magic, version, features, endian marker, bytes of JSON, uuid, epoch, step, rows, attempt, boot id,
-# durability, clean, zeros, other rows. The JSON follows, then zeros; the checksum ends the copy.
-HEAD = struct.Struct("<8s4I16s4Q16sBB6xQ")
+# durability, clean, zeros, other rows, commits. The JSON follows, then zeros; the checksum ends the
+# copy.
+HEAD = struct.Struct("<8s4I16s4Q16sBB6x2Q")
 CHECKSUM = struct.Struct("<I")
 COPY_BYTES = 8192
 SLOT_BYTES = 2 * COPY_BYTES  # a slot holds its copy twice
@@ -47,7 +48,7 @@ class Superblock:
     Parameters
     ----------
     uuid : which table this is; every file of it carries the same.
-    epoch : number of the commit; 0 is the creation. A growth takes two numbers.
+    epoch : number of the record; 0 is the creation. A commit takes one number, a growth two.
     step : the number that the user gave to the commit.
     rows : number of rows of every column.
     attempt : number of times the table was opened for writing, this time included.
@@ -56,6 +57,7 @@ class Superblock:
     clean : no writer has opened the table since its files were synced.
     other_rows : the same as `rows`, but during a growth: first the number that there will be; once
         `rows` is that number, the one that there was, which headers of columns may still have.
+    commits : number of commits made. The undo journal is of the one that comes next.
     seed : the table's seed.
     columns : in the order in which they were added; the first is `weight`.
     counters : numbers by name, such as the steps of an optimizer.
@@ -75,6 +77,7 @@ class Superblock:
     durability: str
     clean: bool
     other_rows: int
+    commits: int
     seed: int
     columns: tuple[Column, ...]
     counters: dict[str, int]
@@ -93,6 +96,7 @@ class Superblock:
             durability=durability,
             clean=True,
             other_rows=rows,
+            commits=0,
             seed=seed,
             columns=(weight,),
             counters={},
@@ -101,7 +105,7 @@ class Superblock:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for what in ("epoch", "step", "attempt", "seed"):
+        for what in ("epoch", "step", "attempt", "commits", "seed"):
             whole_number(what, getattr(self, what), 0, 2**64 - 1)
         whole_number("rows", self.rows, 0, MAX_BYTES)
         whole_number("other_rows", self.other_rows, 0, MAX_BYTES)
@@ -183,6 +187,7 @@ def encode_copy(superblock: Superblock) -> bytes:
         DURABILITIES.index(superblock.durability),
         superblock.clean,
         superblock.other_rows,
+        superblock.commits,
     )
     body = (head + text).ljust(COPY_BYTES - CHECKSUM.size, b"\0")
     return body + CHECKSUM.pack(zlib.crc32(body))
@@ -259,7 +264,7 @@ def decode_copy(data: bytes) -> Superblock:
 
 def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superblock:
     """Build the value; raises KeyError, TypeError, ValueError or RecursionError."""
-    epoch, step, rows, attempt, boot_id, durability, clean, other_rows = numbers
+    epoch, step, rows, attempt, boot_id, durability, clean, other_rows, commits = numbers
     if durability >= len(DURABILITIES):
         raise ValueError(f"durability level is {durability}, there are {len(DURABILITIES)}")
     document = json.loads(text.decode("ascii"))
@@ -273,6 +278,7 @@ def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superb
         durability=DURABILITIES[durability],
         clean=bool(clean),
         other_rows=other_rows,
+        commits=commits,
         seed=document["seed"],
         columns=tuple(
             Column(c["name"], c["dtype"], c["dim"], Initial.parse(c["init"]), c["seed"])

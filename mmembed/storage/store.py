@@ -39,6 +39,7 @@ class Store(abc.ABC):
     path : the directory, or None.
     mode : "r" or "r+".
     clean : see `Table.clean`.
+    recovered : see `Table.recovered`.
     allow_foreign : as it was given to `Table.open`.
     """
 
@@ -46,6 +47,7 @@ class Store(abc.ABC):
     path: str | None
     mode: str
     clean: bool
+    recovered: int
     allow_foreign: bool
 
     @property
@@ -72,6 +74,10 @@ class Store(abc.ABC):
         """See `Table.writing`."""
 
     @abc.abstractmethod
+    def will_write(self, rows: RowArray) -> None:
+        """See `Table.will_write`."""
+
+    @abc.abstractmethod
     def add(self, column: Column) -> None:
         """Add a column that the table does not have; raises what `writing` raises."""
 
@@ -88,6 +94,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def commit(self, superblock: Superblock) -> None:
         """Make the rows as they are, and `superblock`, the last commit; raises as `writing`."""
+
+    @abc.abstractmethod
+    def rollback(self) -> None:
+        """Bring rows, columns and counters back to the last commit; raises as `writing`."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -126,6 +136,7 @@ class MemoryStore(Store):
         self.path = None
         self.mode = "r+" if arrays["weight"].flags.writeable else "r"
         self.clean = True
+        self.recovered = 0
         self.allow_foreign = False
         self._arrays = arrays
 
@@ -149,6 +160,9 @@ class MemoryStore(Store):
         """See `Table.writing`."""
         self.check_writable()
         yield types.MappingProxyType({name: a.view() for name, a in self._arrays.items()})
+
+    def will_write(self, rows: RowArray) -> None:
+        """Memory has no journal to prepare."""
 
     def add(self, column: Column) -> None:
         """See `Store.add`."""
@@ -178,6 +192,13 @@ class MemoryStore(Store):
         """See `Store.commit`."""
         self.check_writable()
         self.superblock = superblock
+
+    def rollback(self) -> None:
+        """Raise ValueError: memory keeps nothing to go back to."""
+        raise ValueError(
+            "a table in memory does not keep what its rows were at the last commit; rollback takes "
+            "a table on disk"
+        )
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -40,9 +40,13 @@ class Table(Described):
     ----------
     mode : "r" (reading only) or "r+".
     on_disk : whether the rows are in files.
-    clean : whether the rows were those of the last commit, and on the disk, when the table was
-        opened. False means that a writer has it open, or ended without `close`: then `step` and
-        `metadata` are the last commit's and some rows are newer.
+    clean : whether the table had been closed when it was opened. False means that a writer has it
+        open, or ended without `close`. Whoever opens it for writing then finds the rows of the last
+        commit, for others were put back; a reader may see newer ones.
+
+    What changed since the last commit is undone by `rollback`, by `close(commit=False)`, and after
+    a crash by whoever opens the table for writing next: rows, columns and counters alike, but not
+    a growth.
 
     Many threads may read; writing, `add_column`, `resize`, `commit` and `close` are for one thread
     at a time. Readers in other processes see rows as they are being written, and the number of
@@ -87,7 +91,7 @@ class Table(Described):
             "normal(0, 0.02)" (mean, deviation). A row's values depend on the seed and its id alone.
         seed : 0..2**64-1.
         durability : "power": what a commit recorded is on the disk when it returns. "process": it
-            survives the death of the process, not of the machine.
+            survives the death of the process; that of the machine is noticed, and ends the table.
         fill : called as fill(first, values) for one block of rows of `weight` after the other, with
             the initial values of the rows from `first` on, which it may change. The table appears
             when all are written.
@@ -134,6 +138,8 @@ class Table(Described):
         CorruptTableError    it is not a table, or its files are damaged or do not belong together.
         TableLockedError     mode "r+", and another handle writes to the table.
         UntrustedTableError  others may write to it; see `allow_foreign`.
+        UncleanShutdownError  its durability is "process", and the machine stopped while it was
+            open for writing.
         ValueError           the mode is neither "r" nor "r+".
         OSError              the system refuses: PermissionError, for instance.
         """
@@ -293,7 +299,10 @@ class Table(Described):
         Yields
         ------
         The whole arrays by column name; they are to be written in the block only. A block that
-        raises may leave rows half written.
+        raises may leave rows half written, until `rollback` or the next opening.
+
+        On disk, rows that change for the first time since the last commit are copied to the undo
+        journal first; with None, that is all of them.
 
         Raises
         ------
@@ -302,6 +311,8 @@ class Table(Described):
         ReadOnlyTableError  the mode is "r".
         ClosedTableError    the table is closed, or was opened by another process.
         TableFailedError    an earlier write to the disk failed.
+        OSError             the journal has no room, and nothing has changed: `commit`, which needs
+            none, makes some. Or the disk failed.
         """
         store = self._open_store()
         if rows is not None:
@@ -316,6 +327,24 @@ class Table(Described):
     def check_writable(self) -> None:
         """Raise what `writing` would raise."""
         self._open_store().check_writable()
+
+    def will_write(self, rows: RowArray) -> None:
+        """Say which rows `writing` will be asked for, so that it need not wait for the disk.
+
+        What they are now goes to the undo journal in another thread. Rows that are not changed
+        after all cost that copy and nothing else. A table that cannot be written ignores it.
+
+        Parameters
+        ----------
+        rows : see `writing`; not to be changed by the caller any more.
+
+        Raises
+        ------
+        IndexError, TypeError, ClosedTableError  see `writing`.
+        """
+        store = self._open_store()
+        check_rows(rows, self.rows)
+        store.will_write(rows)
 
     def write(self, ids: npt.ArrayLike, values: npt.ArrayLike, column: str = "weight") -> None:
         """Set rows; where an id is repeated, its last values stay.
@@ -461,17 +490,35 @@ class Table(Described):
             replace(
                 last,
                 epoch=last.epoch + 1,
+                commits=last.commits + 1,
                 step=whole_number("step", step, 0, 2**64 - 1),
                 metadata=last.metadata if metadata is None else as_json(metadata),
             )
         )
 
+    def rollback(self) -> None:
+        """Undo what no commit recorded: rows, columns that were added, and counters.
+
+        Arrays handed out before show the rows that were put back. Growths stay.
+
+        Raises
+        ------
+        ValueError    the table is in memory, where nothing is kept to go back to.
+        OSError       the disk failed; the handle takes no more writes. Close and reopen.
+        RuntimeError  a `writing` block has not ended.
+        ReadOnlyTableError, ClosedTableError, TableFailedError  see `writing`.
+        """
+        store = self._open_store()
+        if self._blocks:
+            raise RuntimeError("rollback in a `writing` block, whose rows would be half undone")
+        store.rollback()
+
     def close(self, *, commit: bool = True) -> None:
         """Commit what was written since the last commit, and give files and lock back.
 
-        A table that is closed so is `clean` when it is opened next. With `commit=False` the rows
-        written since the last commit remain in the files, but unrecorded, and the table is not
-        clean. Closing again does nothing; in a forked child, closing only lets go.
+        With `commit=False`, what was written since the last commit is undone. Either way the table
+        is `clean` when it is opened next, unless the disk fails. Closing again does nothing; in a
+        forked child, closing only lets go.
 
         As a context manager, a table is closed with `commit` if the block ends well, without it if
         the block raises.

@@ -27,6 +27,7 @@ EXAMPLE = Superblock(
     durability="power",
     clean=True,
     other_rows=5,
+    commits=3,
     seed=7,
     columns=(
         Column("weight", "float32", 3, Initial("normal", 0.0, 0.02), 7),
@@ -52,6 +53,7 @@ EXAMPLE_HEAD = bytes.fromhex(
     "00 01"  # durability, clean
     "00 00 00 00 00 00"
     "05 00 00 00 00 00 00 00"  # other rows
+    "03 00 00 00 00 00 00 00"  # commits
 )
 EXAMPLE_JSON = (
     b'{"columns":[{"name":"weight","dtype":"float32","dim":3,"init":"normal(0.0, 0.02)","seed":7},'
@@ -110,9 +112,9 @@ def change_json(path: pathlib.Path, old: bytes, new: bytes) -> None:
 
     def change(body):
         length = struct.unpack_from("<I", body, 20)[0]
-        text = body[104 : 104 + length].replace(old, new)
-        assert text != body[104 : 104 + length]
-        return body[:20] + struct.pack("<I", len(text)) + body[24:104] + text
+        text = body[112 : 112 + length].replace(old, new)
+        assert text != body[112 : 112 + length]
+        return body[:20] + struct.pack("<I", len(text)) + body[24:112] + text
 
     change_copies(path, change)
 

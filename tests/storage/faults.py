@@ -6,6 +6,7 @@ import contextlib
 import errno
 import mmap
 import os
+import signal
 import types
 
 from mmembed.storage import files
@@ -27,14 +28,26 @@ class InjectedInterrupt(KeyboardInterrupt):
 class Faults:
     """Stands in for the system in `mmembed.storage.files`.
 
-    Call number `at`, from 0, raises OSError instead of being made; with `interrupt` it is made, and
-    KeyboardInterrupt comes right after it. `log` has "call file" for every call. `watch` is called
-    with that text when the call has been made.
+    Call number `at`, from 0, raises OSError with this `code` instead of being made; with
+    `interrupt` it is made, and KeyboardInterrupt comes right after it. With `deadly` the process
+    ends instead, as by kill -9. With `maps`, mapping a file is such a call too. `log` has "call
+    file" for every call. `watch` is called with that text when the call has been made.
     """
 
-    def __init__(self, at: int = -1, interrupt: bool = False) -> None:
+    def __init__(
+        self,
+        at: int = -1,
+        interrupt: bool = False,
+        *,
+        code: int = errno.EIO,
+        deadly: bool = False,
+        maps: bool = False,
+    ) -> None:
         self.at = at
         self.interrupt = interrupt
+        self.code = code
+        self.deadly = deadly
+        self.maps = maps
         self.log: list[str] = []
         self.active = False
         self.watch = lambda call: None
@@ -50,16 +63,22 @@ class Faults:
             number = len(self.log)
             self.log.append(f"{name} {self.name_of(first)}")
             if number == self.at and not self.interrupt:
-                raise InjectedError(errno.EIO, f"injected at call {number}, {name}")
+                self.die()
+                raise InjectedError(self.code, f"injected at call {number}, {name}")
             try:
                 result = call(first, *arguments, **options)
                 self.watch(self.log[number])
                 return result
             finally:
                 if number == self.at:
+                    self.die()
                     raise InjectedInterrupt(f"injected after call {number}, {name}")
 
         return counted_call
+
+    def die(self):
+        if self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def name_of(self, first):
         path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
@@ -71,7 +90,10 @@ class Faults:
 
         class Map(mmap.mmap):
             def __new__(cls, fd, size, access):
-                made = super().__new__(cls, fd, size, access=access)
+                def make(fd):
+                    return super(Map, cls).__new__(cls, fd, size, access=access)
+
+                made = faults.counted("mmap", make)(fd) if faults.maps else make(fd)
                 made.file = faults.name_of(fd)
                 return made
 

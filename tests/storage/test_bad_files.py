@@ -276,7 +276,7 @@ def test_one_flipped_byte_in_super_is_healed_by_its_twin(small, byte):
             assert (table.step, table.clean) == (7, True)
 
 
-def test_the_commit_before_is_found_if_the_newest_slot_is_damaged(small):
+def test_a_table_that_lost_its_newest_slot_is_not_taken_for_the_commit_before(small):
     with Table.open(small, "r+") as table:
         table.commit(step=8)
         table.commit(step=9)
@@ -285,12 +285,7 @@ def test_the_commit_before_is_found_if_the_newest_slot_is_damaged(small):
     data[COPY_BYTES] ^= 1
     (small / "super").write_bytes(data)
 
-    with Table.open(small) as table:
-        assert (table.step, table.epoch, table.clean) == (8, 3, False)
-    with Table.open(small, "r+") as table:
-        table.commit(step=10)
-    with Table.open(small) as table:
-        assert (table.step, table.epoch, table.clean) == (10, 4, True)
+    refuse(small, r"undo is the journal of commit 5, and `super` knows 3: .*newest slot is lost")
 
 
 def test_nothing_at_the_path_is_not_found(tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from mmembed.errors import ReadOnlyTableError
@@ -17,6 +18,8 @@ from mmembed.storage.format import COPY_BYTES, decode_copy, decode_super
 from .examples import contents
 from .faults import Faults
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 
 def copies(path):
     """The epoch and the clean mark of each copy in `super`; None for one that is not valid."""
@@ -26,6 +29,18 @@ def copies(path):
         copy = decode_copy(data[at : at + COPY_BYTES]) if any(data[at : at + COPY_BYTES]) else None
         found.append(copy and (copy.epoch, copy.clean))
     return found
+
+
+def crash(path, change):
+    """Change a table in a process that ends without closing it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            table = Table.open(path, "r+")
+            change(table)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
 
 
 def test_commits_use_the_two_slots_in_turn(path):
@@ -89,7 +104,7 @@ def test_counters_are_found_when_the_table_is_opened_again(path):
     table.close(commit=False)
 
     with Table.open(path) as table:
-        assert (table.counters, table.clean) == ({"weight.adam.step": 9}, False)
+        assert (table.counters, table.clean) == ({"weight.adam.step": 9}, True)
 
 
 def test_counters_that_do_not_fit_are_refused_when_they_are_named(path):
@@ -115,7 +130,7 @@ def test_closing_without_writes_commits_nothing(small):
             assert table.epoch == 2
     after = contents(small)
 
-    assert {name for name in after if before[name] != after[name]} == {"super"}  # the attempt
+    assert {name for name in after if before[name] != after[name]} == {"super", "undo"}  # attempts
 
 
 def test_a_block_that_raises_is_not_committed(path):
@@ -128,29 +143,13 @@ def test_a_block_that_raises_is_not_committed(path):
     with pytest.raises(ZeroDivisionError):
         train()
     with Table.open(path) as table:
-        assert (table.step, table.epoch, table.clean) == (1, 1, False)
-        assert table[0].tolist() == [1, 1, 1]  # in the files, though no commit records it
-
-
-def test_a_table_left_uncommitted_stays_marked_until_somebody_commits(path):
-    table = Table.create(path, 5, 3)
-    table.write(0, 1)
-    table.close(commit=False)
-
-    with Table.open(path, "r+") as table:
-        assert not table.clean
-    with Table.open(path, "r+") as table:
-        assert not table.clean
-        table.commit()
-    with Table.open(path) as table:
-        assert (table.clean, table.epoch) == (True, 1)
+        assert (table.step, table.epoch, table.clean) == (1, 1, True)
+        assert table[0].tolist() == Table.create(None, 5, 3)[0].tolist()
 
 
 def test_a_column_that_no_commit_recorded_is_replaced_by_the_next_of_that_name(path):
     Table.create(path, 5, 3).close()
-    table = Table.open(path, "r+")
-    table.add_column("context", init="ones")
-    table.close(commit=False)
+    crash(path, lambda table: table.add_column("context", init="ones"))
     assert (path / "context.npy").exists()
 
     with Table.open(path, "r+") as table:
@@ -237,17 +236,18 @@ def logged_commit(path, monkeypatch, durability, change):
 
 def changes(log):
     """What was written and synced."""
-    return [call for call in log if not call.startswith("fstat")]
+    return [call for call in log if call.split()[0] not in ("fstat", "pread", "open")]
 
 
-CLOSE = ["pwrite super", "fdatasync super"] * 2
+MARK = ["pwrite super", "fdatasync super"] * 2
+CLOSE = ["fdatasync undo", *MARK]
 
 
-def test_a_commit_syncs_changed_columns_before_super(path, monkeypatch):
+def test_a_commit_syncs_changed_columns_before_super_and_then_begins_the_journal(path, monkeypatch):
     commit, close = logged_commit(path, monkeypatch, "power", lambda table: table.write(0, 1))
 
-    assert commit == ["msync weight.npy", "pwrite super", "fdatasync super"]
-    assert close == CLOSE
+    assert commit == ["msync weight.npy", "pwrite super", "fdatasync super", "pwrite undo"]
+    assert close == [*CLOSE, "ftruncate undo"]
 
 
 def test_a_commit_syncs_every_column_that_was_handed_out(path, monkeypatch):
@@ -260,29 +260,46 @@ def test_a_commit_syncs_every_column_that_was_handed_out(path, monkeypatch):
     assert commit[:2] == ["msync weight.npy", "msync weight.sum.npy"]
 
 
-def test_a_commit_of_nothing_syncs_super_alone(path, monkeypatch):
+def test_a_commit_of_nothing_syncs_the_header_of_the_journal_and_super(path, monkeypatch):
     commit, close = logged_commit(path, monkeypatch, "power", lambda table: None)
 
-    assert commit == ["pwrite super", "fdatasync super"]
+    assert commit == ["fdatasync undo", "pwrite super", "fdatasync super", "pwrite undo"]
     assert close == CLOSE
 
 
 def test_at_level_process_only_closing_syncs(path, monkeypatch):
     commit, close = logged_commit(path, monkeypatch, "process", lambda table: table.write(0, 1))
 
-    assert commit == ["pwrite super"]
-    assert close == ["msync weight.npy", *CLOSE]
+    assert commit == ["pwrite super", "pwrite undo"]
+    assert close == ["msync weight.npy", *CLOSE, "ftruncate undo"]
 
 
 @pytest.mark.parametrize("durability", ["power", "process"])
-def test_the_dirty_mark_is_synced_at_both_levels(path, monkeypatch, durability):
+def test_the_dirty_mark_is_synced_at_both_levels_before_the_journal_begins(
+    path, monkeypatch, durability
+):
     Table.create(path, 5, 3, durability=durability).close()
     with Faults().installed(monkeypatch) as faults, Table.open(path, "r+"):
-        log = list(faults.log)
+        log = changes(faults.log)
 
-    log = changes(log)
-    assert log[-4:] == CLOSE
-    assert "pwrite super" not in log[:-4]
+    begin = ["pwrite undo", "fdatasync undo"][: 2 if durability == "power" else 1]
+    assert log[log.index("pwrite super") :] == [*MARK, *begin]
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_old_rows_are_in_the_journal_before_they_may_change(path, monkeypatch, durability):
+    Table.create(path, 5, 3, durability=durability).close()
+    with Faults().installed(monkeypatch) as faults, Table.open(path, "r+") as table:
+        faults.log.clear()
+        with table.writing(np.array([1, 4])):
+            log = changes(faults.log)
+        faults.log.clear()
+        with table.writing(np.array([1])):
+            again = changes(faults.log)
+
+    record = ["pwrite undo", "fdatasync undo"][: 2 if durability == "power" else 1]
+    assert log == ["posix_fallocate undo", *record, "pwrite undo"]
+    assert again == []
 
 
 def test_a_mark_is_written_one_copy_at_a_time(path, monkeypatch):
@@ -293,22 +310,29 @@ def test_a_mark_is_written_one_copy_at_a_time(path, monkeypatch):
     Table.open(path, "r+").close()
 
     clean, dirty = (0, True), (0, False)
-    assert states == [[dirty, clean], [dirty, dirty], [clean, dirty], [clean, clean]]
+    seen = [
+        state for state, before in zip(states, [None, *states], strict=False) if state != before
+    ]
+    assert seen == [[dirty, clean], [dirty, dirty], [clean, dirty], [clean, clean]]
 
 
 def test_a_table_found_not_clean_is_synced_whole_before_it_is_marked_clean(path, monkeypatch):
-    table = Table.create(path, 5, 3, durability="process")
-    table.add_column("context")
-    table.commit()
-    table.write(0, 1)
-    table.close(commit=False)
+    with Table.create(path, 5, 3, durability="process") as table:
+        table.add_column("context")
+    crash(path, lambda table: (table.write(0, 1), table.commit()))
     with Faults().installed(monkeypatch) as faults:
         table = Table.open(path, "r+")
+        assert table.recovered == 0
         table.commit()
         faults.log.clear()
         table.close()
 
-    assert changes(faults.log) == ["msync context.npy", "msync weight.npy", *CLOSE]
+    assert changes(faults.log) == [
+        "msync context.npy",
+        "msync weight.npy",
+        *CLOSE,
+        "ftruncate undo",
+    ]
 
 
 def test_counters_have_room_whatever_they_count_to(path):

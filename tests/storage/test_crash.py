@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
 from mmembed.errors import TableFailedError
 from mmembed.storage import Table
-from mmembed.storage.format import COPY_BYTES, SLOT_BYTES
+from mmembed.storage.format import COPY_BYTES, SLOT_BYTES, decode_super
 
 from .examples import contents
 from .faults import every_fault
@@ -49,6 +45,7 @@ def test_a_commit_that_fails_anywhere_ends_writing_and_is_done_or_not(
             assert after.clean == (step is not None)
     assert failed == [
         "fstat super", "msync count.npy", "msync weight.npy", "pwrite super", "fdatasync super",
+        "pwrite undo",
     ]  # fmt: skip
 
 
@@ -76,7 +73,7 @@ def test_adding_a_column_that_fails_anywhere_leaves_the_table(path, monkeypatch,
         if not added:
             failed.append(call)
             assert table.columns == ("weight",)
-            assert sorted(os.listdir(path)) == ["LOCK", "super", "weight.npy"]
+            assert sorted(os.listdir(path)) == ["LOCK", "super", "undo", "weight.npy"]
             table.commit()
     assert len(failed) >= 8
     table.close()
@@ -113,89 +110,45 @@ def test_dropping_a_table_with_uncommitted_rows_warns(path):
         assert not table.clean
 
 
-# Death.
-
-TRAINER = """
-import sys
-import numpy as np
-from mmembed.storage import Table
-path, start = sys.argv[1], int(sys.argv[2])
-table = Table.open(path, "r+")
-rng = np.random.default_rng(start)
-for step in range(start, 10**9):
-    table.write(rng.integers(0, table.rows, 50), step)
-    if step % 3 == 0:
-        table.commit(step=step, metadata={"step": step})
-        print(step, flush=True)
-"""
-
-
-@pytest.mark.parametrize("durability", ["power", "process"])
-def test_a_commit_that_returned_survives_kill_9(path, durability):
-    check_kills(path, durability, kills=8, seed=1)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("durability", ["power", "process"])
-def test_commits_that_returned_survive_many_kills(path, durability):
-    check_kills(path, durability, kills=150, seed=2)
-
-
-def train_and_kill(path, start, seconds):
-    """The last step of which a trainer said that its commit had returned, before it was killed."""
-    with subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(path), str(start)], stdout=subprocess.PIPE
-    ) as trainer:
-        try:
-            acknowledged = [trainer.stdout.readline()]
-            time.sleep(seconds)
-        finally:
-            trainer.kill()
-        acknowledged += trainer.stdout.read().splitlines()
-    return int(acknowledged[-1])
-
-
-def check_kills(path, durability, kills, seed):
-    chance = random.Random(seed)
-    Table.create(path, 300, 5, durability=durability, init="zeros").close()
-    rows = np.zeros((300, 5), np.float32)
-    start = 1
-    for _ in range(kills):
-        acknowledged = train_and_kill(path, start, chance.uniform(0, 0.05))
-        with Table.open(path) as table:
-            assert not table.clean
-            assert table.step >= acknowledged
-            assert table.metadata == {"step": table.step}
-            rng = np.random.default_rng(start)
-            for step in range(start, table.step + 1):
-                rows[rng.integers(0, 300, 50)] = step
-            # Steps count up: a number that is not the commit's was written later.
-            assert (table.column() >= rows).all()
-            rows = table[:]
-            start = table.step + 10_000
-    with Table.open(path, "r+") as table:
-        table.commit()
-    with Table.open(path) as table:
-        assert table.clean
-        assert np.array_equal(table[:], rows)
+# Death; tests/faults has more of it.
 
 
 def test_a_torn_commit_leaves_the_commit_before(small):
+    work = small.with_name("work")
     with Table.open(small, "r+") as table:
         table.commit(step=8)
-    whole = (small / "super").read_bytes()
-    with Table.open(small, "r+") as table:
+        table.write([1, 2], 5)
+        before = {file.name: file.read_bytes() for file in small.iterdir()}
         table.commit(step=9)
-    after = (small / "super").read_bytes()
-    work = small.with_name("work")
-    for cut in (1, 95, 4096, COPY_BYTES - 1):
-        shutil.copytree(small, work)
-        torn = after[:cut] + whole[cut:SLOT_BYTES] + after[SLOT_BYTES:]
+        after = (small / "super").read_bytes()
+    for cut in (1, 95, 4096, COPY_BYTES - 1, COPY_BYTES + 1, SLOT_BYTES - 1, SLOT_BYTES):
+        work.mkdir(mode=0o700)
+        for name, data in before.items():
+            (work / name).touch(mode=0o600)
+            (work / name).write_bytes(data)
+        torn = after[:SLOT_BYTES] + after[SLOT_BYTES:][:cut] + before["super"][SLOT_BYTES:][cut:]
+        if decode_super(after).epoch % 2 == 0:
+            torn = after[:cut] + before["super"][cut:]
         (work / "super").write_bytes(torn)
 
-        with Table.open(work) as table:
-            assert table.step in (8, 9)
+        with Table.open(work, "r+") as table:
+            assert table.step == (8 if cut < COPY_BYTES else 9)
+            assert table.recovered == (2 if cut < COPY_BYTES else 0)
+            assert (table[1].tolist() == [5] * 3) == (cut >= COPY_BYTES)
         shutil.rmtree(work)
+
+
+def test_what_a_crash_left_is_undone_when_the_table_is_opened_for_writing(path):
+    with Table.create(path, 5, 3, init="zeros") as table:
+        table.commit(step=1)
+        table.write([2, 3], 7)
+        shutil.copytree(path, path.with_name("crashed"))
+        with Table.open(path.with_name("crashed"), "r+") as crashed:
+            assert (crashed.step, crashed.clean, crashed.recovered) == (1, False, 2)
+            assert crashed[:].tolist() == [[0] * 3] * 5
+    with Table.open(path, "r+") as table:
+        assert (table.clean, table.recovered) == (True, 0)
+        assert table[2].tolist() == [7] * 3
 
 
 def test_an_unclean_table_shows_the_rows_that_are_in_its_files(path):

@@ -83,7 +83,7 @@ def test_files_are_private_whatever_the_umask_is(path):
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o600}
-    assert sorted(os.listdir(path)) == ["LOCK", "count.npy", "super", "weight.npy"]
+    assert sorted(os.listdir(path)) == ["LOCK", "count.npy", "super", "undo", "weight.npy"]
 
 
 def test_a_new_table_occupies_its_space(path):

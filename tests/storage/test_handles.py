@@ -16,6 +16,8 @@ import pytest
 from mmembed.errors import CorruptTableError, TableNotFoundError
 from mmembed.storage import Table
 from mmembed.storage.format import encode_copy, encode_header
+from mmembed.storage.journal_format import Header
+from mmembed.storage.journal_format import encode_header as encode_journal_header
 
 from . import workers
 from .examples import EXAMPLE, contents
@@ -212,6 +214,7 @@ def sparse_table(path, rows, dim):
     path.mkdir(mode=0o700)
     for name, data, size in (
         ("LOCK", b"", 0),
+        ("undo", encode_journal_header(Header(4, 2, 0), EXAMPLE.uuid).ljust(4096, b"\0"), 4096),
         ("super", bytes(16384) + encode_copy(superblock) * 2, 32768),
         ("weight.npy", encode_header(column, rows, EXAMPLE.uuid), 4096 + rows * dim * 4),
     ):
@@ -221,7 +224,7 @@ def sparse_table(path, rows, dim):
 
 
 @pytest.mark.parametrize(
-    ("rows", "dim"), [(2**32 + 5, 1), (2**31 + 5, 3), (5, 2**30 + 1), (2**20 + 1, 1025)]
+    ("rows", "dim"), [(2**32 + 5, 1), (2**31 + 5, 3), (2**12 + 1, 2**18 + 1), (2**20 + 1, 1025)]
 )
 def test_rows_beyond_32_bits_are_where_they_belong(path, rows, dim):
     sparse_table(path, rows, dim)

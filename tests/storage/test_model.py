@@ -61,7 +61,7 @@ class Machine(RuleBasedStateMachine):
         self.recorded = (0, 0, {}, ["weight"], {})
         self.counters = {}
         self.changed = False
-        self.clean = True
+        self.committed = {"weight": self.columns["weight"].copy()}
 
     @precondition(lambda self: self.table.mode == "r+")
     @rule(data=st.data())
@@ -142,6 +142,18 @@ class Machine(RuleBasedStateMachine):
         self.table.commit(step, metadata)
         self.record(step, metadata)
 
+    def go_back(self):
+        """Everything is as the last commit recorded it, in as many rows as there are now."""
+        rows = len(self.columns["weight"])
+        self.specs = {name: self.specs[name] for name in self.recorded[3]}
+        for name, committed in self.committed.items():
+            shape = (rows, *committed.shape[1:])
+            self.columns[name] = self.initial(name, shape, self.dtype, self.specs[name][2])
+            self.columns[name][: len(committed)] = committed
+        self.columns = {name: self.columns[name] for name in self.recorded[3]}
+        self.counters = dict(self.recorded[4])
+        self.changed = False
+
     def record(self, step, metadata):
         self.recorded = (
             self.recorded[0] + 1 if step is None else step,
@@ -150,8 +162,8 @@ class Machine(RuleBasedStateMachine):
             list(self.columns),
             dict(self.counters),
         )
+        self.committed = {name: rows.copy() for name, rows in self.columns.items()}
         self.changed = False
-        self.clean = True
 
     @rule()
     def deep_copy(self):
@@ -195,15 +207,23 @@ class DiskMachine(Machine):
         if writing and self.changed and commit:
             self.record(None, None)
         elif writing and self.changed:
-            # Rows stay as they are in the files; what else no commit recorded is forgotten.
-            self.clean = self.changed = False
-            self.columns = {name: self.columns[name] for name in self.recorded[3]}
-            self.specs = {name: self.specs[name] for name in self.recorded[3]}
-            self.counters = dict(self.recorded[4])
+            self.go_back()
         self.table = Table.open(self.path, mode)
 
         assert self.table.mode == mode
-        assert self.table.clean == self.clean
+        assert self.table.clean
+
+    @precondition(lambda self: self.table.mode == "r+")
+    @rule()
+    def roll_back(self):
+        self.table.rollback()
+        self.go_back()
+
+    @precondition(lambda self: self.table.mode == "r+")
+    @rule(rows=st.lists(st.integers(0, 5), max_size=4))
+    def announce(self, rows):
+        limit = len(self.columns["weight"])
+        self.table.will_write(np.unique(np.array([r for r in rows if r < limit], np.int64)))
 
     @precondition(lambda self: self.table.mode == "r")
     @rule()

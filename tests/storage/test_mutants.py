@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-import textwrap
-
 import pytest
 
 from mmembed.storage import (
@@ -21,8 +17,11 @@ from mmembed.storage import (
 )
 from mmembed.storage.directory import DirectoryStore
 from mmembed.storage.files import Directory
+from mmembed.storage.health import Health
 from mmembed.storage.locks import WriterLock
+from mmembed.storage.opened import Opened
 from mmembed.storage.store import MemoryStore
+from mmembed.storage.superfile import SuperFile
 
 from . import (
     test_bad_files,
@@ -36,6 +35,7 @@ from . import (
     test_table,
 )
 from .examples import numbered_table, small_table
+from .mutation import put_in
 
 pytestmark = [
     # A test that fails leaves tables behind.
@@ -81,7 +81,9 @@ def alone(test):
     return lambda path, patch: test()
 
 
-order = with_patch(test_commit.test_a_commit_syncs_changed_columns_before_super)
+order = with_patch(
+    test_commit.test_a_commit_syncs_changed_columns_before_super_and_then_begins_the_journal
+)
 created = with_patch(test_create.test_create_reserves_writes_syncs_and_only_then_renames)
 
 killed = with_patch(
@@ -120,23 +122,24 @@ def grown(on_disk):
 MUTANTS = {
     # Commit
     "super before the rows": (
-        DirectoryStore, "commit", "self._flush()\n            file.write(",
-        "file.write(copy, 0)\n            self._flush()\n            file.write(", order,
+        DirectoryStore, "commit", "            if power:\n                self._flush()",
+        "            last.record(superblock)\n            if power:\n                self._flush()",
+        order,
     ),
     "rows not synced": (DirectoryStore, "_flush", ".memory.flush()", ".memory", order),
-    "super not synced": (DirectoryStore, "commit", "file.sync()", "pass", order),
+    "super not synced": (SuperFile, "record", "self.file.sync()", "pass", order),
     "one slot": (
         format, "slot_offset", "(epoch & 1)", "0",
         alone(test_format.test_sizes_are_those_of_the_format),
     ),
     "a failed sync is forgiven": (
-        DirectoryStore, "_failing", "self._failure = error", "pass",
+        Health, "fatal", "self.failure = error", "pass",
         with_small_and_patch(
             test_crash.test_a_commit_that_fails_anywhere_ends_writing_and_is_done_or_not, False
         ),
     ),
     "an interrupt is forgiven": (
-        DirectoryStore, "_failing", "except BaseException", "except Exception",
+        DirectoryStore, "commit", "self._health.fatal()", "self._health.fatal(OSError)",
         with_small_and_patch(
             test_crash.test_a_commit_that_fails_anywhere_ends_writing_and_is_done_or_not, True
         ),
@@ -146,31 +149,30 @@ MUTANTS = {
     ),
     # Marks
     "dirty mark not synced": (
-        DirectoryStore, "_rewrite", "file.sync()", "pass",
-        with_patch(test_commit.test_the_dirty_mark_is_synced_at_both_levels, "process"),
+        SuperFile, "rewrite", "self.file.sync()", "pass",
+        with_patch(
+            test_commit.test_the_dirty_mark_is_synced_at_both_levels_before_the_journal_begins,
+            "process",
+        ),
     ),
     "both copies rewritten before a sync": (
-        DirectoryStore, "_rewrite", "file.write(copy, at)", "file.write(copy * 2, offset)",
+        SuperFile, "rewrite", "self.file.write(copy, at)", "self.file.write(copy * 2, offset)",
         with_patch(test_commit.test_a_mark_is_written_one_copy_at_a_time),
     ),
     "no dirty mark": (
-        DirectoryStore, "open", "clean=False", "clean=last.clean",
+        DirectoryStore, "_recover", "clean=False", "clean=newest.clean",
         with_small(test_commit.test_opening_for_writing_clears_the_clean_mark_and_closing_sets_it),
     ),
     "clean mark before the rows": (
-        DirectoryStore, "close", "self._flush()", "pass",
+        DirectoryStore, "_mark_clean", "self._flush()", "pass",
         with_patch(test_commit.test_at_level_process_only_closing_syncs),
     ),
-    "clean mark in spite of uncommitted rows": (
-        DirectoryStore, "close", "and not self._pending", "",
+    "uncommitted rows stay when the table is closed": (
+        DirectoryStore, "close", "if self._pending", "if False",
         with_path(test_commit.test_a_block_that_raises_is_not_committed),
     ),
-    "clean mark after somebody else's uncommitted rows": (
-        DirectoryStore, "_start", "self._ends_clean = clean", "self._ends_clean = True",
-        with_path(test_commit.test_a_table_left_uncommitted_stays_marked_until_somebody_commits),
-    ),
     "only columns of this writer are synced before the clean mark": (
-        DirectoryStore, "_start", "set() if clean else set(self._columns)", "set()",
+        DirectoryStore, "__init__", "set() if self.clean else set(self._files.columns)", "set()",
         with_patch(test_commit.test_a_table_found_not_clean_is_synced_whole_before_it_is_marked_clean),
     ),
     "closing forgets to commit": (
@@ -289,16 +291,16 @@ MUTANTS = {
         alone(test_format.test_a_file_of_more_than_2_to_the_63_bytes_is_refused),
     ),
     # Growth
-    "growth not marked": (DirectoryStore, "resize", "self._rewrite(marked)", "pass", killed),
+    "growth not marked": (DirectoryStore, "resize", "last.rewrite(marked)", "pass", killed),
     "new rows not synced": (column_files, "extend_column", "file.sync()", "pass", power_lost),
     "new rows recorded before they are written": (
         DirectoryStore, "resize",
         "                for column, file in files:\n",
-        "                self._record(grown)\n                for column, file in files:\n", killed,
+        "                last.record(grown)\n                for column, file in files:\n", killed,
     ),
-    "new number not synced": (DirectoryStore, "_record", "file.sync()", "pass", steps),
+    "new number not synced": (SuperFile, "record", "self.file.sync()", "pass", steps),
     "headers rewritten before the new number is recorded": (
-        DirectoryStore, "resize", "self._record(grown)", "pass", steps,
+        DirectoryStore, "resize", "last.record(grown)", "pass", steps,
     ),
     "headers left": (
         column_files, "settle_column", "file.write(", "bool, (",
@@ -313,24 +315,24 @@ MUTANTS = {
         column_files, "_check", "superblock.other_rows)", "superblock.rows)", killed,
     ),
     "growth not settled at opening": (
-        DirectoryStore, "open", "if last.growing", "if False", killed,
+        DirectoryStore, "_recover", "if last.last.growing", "if False", killed,
     ),
     "undone growth not cut": (column_files, "settle_column", "file.cut", "bool", killed),
     "failed growth not undone": (
-        DirectoryStore, "resize", "if self._failure is None and", "if False and", failing,
+        DirectoryStore, "resize", "if self._health.failure is None and", "if False and", failing,
     ),
     "interrupted growth not undone": (
         DirectoryStore, "resize", "except BaseException", "except Exception", interrupted,
     ),
     "growth undone after it was recorded": (
-        DirectoryStore, "resize", "if self._failure is None and", "if", failing,
+        DirectoryStore, "resize", "if self._health.failure is None and", "if", failing,
     ),
     "readers look once": (
-        DirectoryStore, "_attach", "if self.superblock == before", "if True",
+        Opened, "_check_and_map", "if superblock == before", "if True",
         with_patch(test_resize.test_a_reader_that_opens_during_a_growth_is_not_refused),
     ),
     "a growth commits": (
-        DirectoryStore, "resize", "recorded = _read_super(self._super)", "recorded = before",
+        DirectoryStore, "resize", "self.superblock, last.last", "self.superblock, self.superblock",
         with_path(test_resize.test_a_growth_does_not_commit),
     ),
     "old rows begin anew": (
@@ -383,24 +385,6 @@ MUTANTS = {
         ),
     ),
 }  # fmt: skip
-
-
-def put_in(monkeypatch, owner, name, old, new):
-    """Put `new` for `old` in a function of a class, or of a module and wherever it is imported."""
-    function = owner.__dict__[name]
-    code = inspect.unwrap(getattr(function, "__func__", function))
-    source = inspect.getsource(code)
-    assert old in source
-    made: dict[str, object] = {}
-    text = textwrap.dedent(source.replace(old, new))
-    exec(compile(text, f"<mutant of {name}>", "exec"), code.__globals__, made)
-    if inspect.isclass(owner):
-        monkeypatch.setattr(owner, name, made[name])
-        return
-    for module_name, module in list(sys.modules.items()):
-        ours = module_name.startswith(("mmembed.storage", "tests.storage"))
-        if ours and module.__dict__.get(name) is function:
-            monkeypatch.setattr(module, name, made[name])
 
 
 @pytest.mark.parametrize(

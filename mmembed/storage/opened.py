@@ -1,0 +1,163 @@
+"""What is open of a table: its lock, its files, its maps; checked before anything is believed.
+
+Must not know when rows change or what a commit is. Nothing is written but the lock's text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from ..errors import CorruptTableError, UncleanShutdownError
+from . import journal, superfile
+from .column import Column
+from .column_files import Mapped, map_column, open_column
+from .files import Directory, File, boot_id
+from .format import Superblock
+from .health import Health
+from .journal import Journal
+from .locks import WriterLock
+from .recovery import examine, examine_header
+from .superfile import SuperFile
+
+
+class Opened:
+    """An open table.
+
+    Parameters
+    ----------
+    directory : its directory; this object's from here on.
+    writable : whether to take the lock, and to map for writing.
+    health : where a failed write is reported.
+
+    Attributes
+    ----------
+    columns : the maps by column, those that no commit knows included.
+
+    Raises
+    ------
+    CorruptTableError, TableLockedError, UntrustedTableError, UncleanShutdownError
+        see `Table.open`; then nothing stays open.
+    """
+
+    def __init__(self, directory: Directory, writable: bool, health: Health) -> None:
+        """Lock, check and map the table."""
+        self.directory = directory
+        self.columns: dict[str, Mapped] = {}
+        self._writable = writable
+        self._health = health
+        self._pid = os.getpid()
+        self._lock: WriterLock | None = None
+        self._super: SuperFile | None = None
+        self._journal: Journal | None = None
+        try:
+            if writable:
+                self._take_lock()
+            file = directory.open_file(superfile.NAME, writable=writable)
+            self._super = SuperFile(file, health)
+            self._check_and_map()
+            if not writable:  # maps need no descriptors
+                self.super.file.close()
+                directory.close()
+        except BaseException:
+            self.release()
+            raise
+
+    @property
+    def super(self) -> SuperFile:
+        """The file `super`; closed if the table is open for reading."""
+        assert self._super is not None
+        return self._super
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of a table that is open for writing."""
+        assert self._journal is not None
+        return self._journal
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process has the table open for writing."""
+        return self._lock is not None and self._pid == os.getpid()
+
+    def map(self, superblock: Superblock, column: Column) -> Mapped:
+        """Check and map a column's file."""
+        writable = self._writable
+        with open_column(self.directory, superblock, column, writable=writable) as file:
+            return map_column(file, column, superblock.rows, writable=writable)
+
+    @contextlib.contextmanager
+    def column_files(self, superblock: Superblock) -> Iterator[list[tuple[Column, File]]]:
+        """Open, check and give all columns' files for a block."""
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context(open_column(self.directory, superblock, c, writable=True))
+                for c in superblock.columns
+            ]
+            yield list(zip(superblock.columns, files, strict=True))
+
+    def old_rows(self) -> dict[str, Mapped]:
+        """Return the columns that the last commit knows."""
+        return {column.name: self.columns[column.name] for column in self.super.last.columns}
+
+    def release(self) -> None:
+        """Let everything go; a second time is harmless."""
+        self.columns = {}
+        if self._journal is not None:
+            if self._pid == os.getpid():
+                self._journal.close()
+            else:
+                self._journal.abandon()
+        if self._super is not None:
+            self._super.file.close()
+        self.directory.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        file = self.directory.open_file("LOCK", writable=True)
+        self._lock = WriterLock(file, self.directory.path)
+        if not self.directory.holds("LOCK", file):
+            raise CorruptTableError(f"{file.path} was replaced while it was being locked")
+
+    def _check_and_map(self) -> None:
+        before = None
+        while not self.columns:
+            superblock = self.super.read()
+            try:
+                self._check_boot(superblock)
+                columns = {c.name: self.map(superblock, c) for c in superblock.columns}
+                self._check_journal(superblock)
+                self.columns = columns
+            except CorruptTableError:
+                # A writer may have committed or grown the table since: then `super` says so by now.
+                if superblock == before:
+                    raise
+                before = superblock
+
+    def _check_boot(self, superblock: Superblock) -> None:
+        """Raise UncleanShutdownError if nobody can know what the rows are."""
+        unsynced = superblock.durability == "process" and not superblock.clean
+        if unsynced and (superblock.boot_id != boot_id() or not superblock.boot_id.int):
+            raise UncleanShutdownError(
+                f"{self.directory.path} has durability 'process', and the machine stopped while it "
+                "was open for writing: which of its rows reached the disk, nobody knows. Go back "
+                "to a copy of it"
+            )
+
+    def _check_journal(self, superblock: Superblock) -> None:
+        """Check that the journal is of this table and commit; take it over if it is to be used."""
+        if not self._writable:
+            with self.directory.open_file(journal.NAME) as file:
+                examine_header(file, superblock)
+            return
+        file = self.directory.open_file(journal.NAME, writable=True)
+        try:
+            examine(file, superblock)
+            power = superblock.durability == "power"
+            self._journal = Journal(file, superblock.uuid, power=power, health=self._health)
+        except BaseException:
+            file.close()
+            raise

@@ -1,0 +1,60 @@
+"""Which rows have been seen, at one bit each.
+
+Must not know what seeing a row means, nor columns or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .store import RowArray
+
+_EIGHT = np.uint8(1) << np.arange(8, dtype=np.uint8)
+
+
+class SeenRows:
+    """A set of the rows 0..rows-1, empty at first.
+
+    >>> seen = SeenRows(20)
+    >>> seen.add(np.array([3, 17]))
+    >>> seen.unseen(np.array([3, 4, 17]))
+    array([4])
+    >>> [rows.size for rows in seen.all_unseen(16)]
+    [15, 3]
+    """
+
+    def __init__(self, rows: int) -> None:
+        """Begin with no row."""
+        self.rows = rows
+        self._bits = np.zeros(-(-rows // 8), np.uint8)
+
+    def unseen(self, rows: RowArray) -> RowArray:
+        """Return those of some rows that are not in the set."""
+        absent: RowArray = rows[self._bits[rows >> 3] & _EIGHT[rows & 7] == 0]
+        return absent
+
+    def all_unseen(self, block: int) -> Iterator[RowArray]:
+        """Yield the rows that are not in the set, from at most `block` rows at a time."""
+        block = max(8, block // 8 * 8)
+        for first in range(0, self.rows, block):
+            count = min(block, self.rows - first)
+            bits = self._bits[first // 8 : -(-(first + count) // 8)]
+            absent = np.flatnonzero(np.unpackbits(bits, count=count, bitorder="little") == 0)
+            if absent.size:
+                yield absent + first
+
+    def add(self, rows: RowArray) -> None:
+        """Put rows into the set."""
+        np.bitwise_or.at(self._bits, rows >> 3, _EIGHT[rows & 7])
+
+    def clear(self) -> None:
+        """Make the set empty."""
+        self._bits.fill(0)
+
+    def grow(self, rows: int) -> None:
+        """Let there be more rows; those that come are not in the set."""
+        bits = np.zeros(-(-rows // 8), np.uint8)
+        bits[: self._bits.size] = self._bits
+        self.rows, self._bits = rows, bits

@@ -1,0 +1,27 @@
+"""kill -9 at random moments: the last commit is there, whole, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from .kills import Campaign
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_kills_at_random_moments_leave_the_last_commit(tmp_path, durability):
+    campaign = Campaign(tmp_path / "t", durability, seed=1)
+    campaign.run(100)
+
+    assert campaign.model.step > 100
+    assert campaign.rolled_back > 20
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_ten_thousand_kills_leave_the_last_commit(quick_path, durability):
+    campaign = Campaign(quick_path, durability, seed=2)
+    campaign.run(5_000)
+
+    assert campaign.rolled_back > 1_000

@@ -222,6 +222,14 @@ class TableParameter(Parameter):
             states = [name for name in self.table.columns if name.startswith(begin)]
             read_later([(self.table.column_pages(name), ids) for name in states]).keep()
 
+    def will_change(self, rows: Callable[[], RowArray]) -> None:
+        """Let the undo journal of a table on disk save rows (ascending) before they change.
+
+        `rows` is called only if there is one.
+        """
+        if self.table.on_disk and self.table.mode == "r+":
+            self.table.will_write(rows())
+
     def over_memory_of(self, value: Tensor | FloatArray) -> Parameter:
         """See `Parameter.over_memory_of`; in no table if a table cannot have such rows."""
         return parameter_over(value, self.requires_grad)

@@ -22,6 +22,7 @@ from ..rows import RowGrad, RowPlan
 from .lookup import (
     FloatArray,
     IdArray,
+    announce,
     check_ids,
     check_trainable,
     gradient_of_rows,
@@ -137,8 +138,12 @@ def embedding_bag(
     given = tuple(tensor if isinstance(tensor, Tensor) else None for tensor in (input, offsets))
     gradient = _gradient_of(weight, padding, sparse)
     if mode == "max":
-        return _largest(weight, bags, gradient, given)
-    return _summed(weight, bags, factors, mode == "mean", scale_grad_by_freq, gradient, given)
+        result = _largest(weight, bags, gradient, given)
+    else:
+        mean = mode == "mean"
+        result = _summed(weight, bags, factors, mean, scale_grad_by_freq, gradient, given)
+    announce(weight, bags.plan, sparse)
+    return result
 
 
 # -- what is recorded ------------------------------------------------------------------------------

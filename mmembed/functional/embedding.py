@@ -16,6 +16,7 @@ from ..rows import RowGrad, RowPlan
 from .lookup import (
     FloatArray,
     IdArray,
+    announce,
     check_ids,
     check_trainable,
     gradient_of_rows,
@@ -85,6 +86,7 @@ def embedding(
         renorm(weight, plan, max_norm, norm_type)
     out = buffers.empty((plan.ids.size, dim), table.dtype)
     raise_for(_gather(table, plan.ids, out), ids, rows)
+    announce(weight, plan, sparse)
 
     rows_now = rows_by_then(weight)
 

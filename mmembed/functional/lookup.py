@@ -73,6 +73,13 @@ def prepare(weight: Tensor, plan: RowPlan) -> None:
         catch_up(rows)
 
 
+def announce(weight: Tensor, plan: RowPlan, sparse: bool) -> None:
+    """Say that the rows of a plan, whose ids are rows, will change if a step of training follows."""
+    will_change = getattr(weight, "will_change", None)
+    if sparse and will_change is not None and weight.requires_grad and is_grad_enabled():
+        will_change(lambda: plan.unique)
+
+
 def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None:
     """Scale the rows of a plan down to max_norm, in place.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import struct
 import time
@@ -47,9 +48,14 @@ def reports(child: int, reading: int) -> list[tuple[int, int, int]]:
     return list(_REPORT.iter_unpack(data))
 
 
-def kill_after(seconds: float, task) -> list[tuple[int, int, int]]:
-    """Run a task in a child, kill it after some time, and return its reports."""
+def kill_after(seconds: float, task, *, started: bool = False) -> list[tuple[int, int, int]]:
+    """Run a task in a child, kill it some time after its start, or its first report; see `reports`.
+
+    On a busy machine a child may need longer to start than it is given to live.
+    """
     child, reading = in_child(task)
+    if started:
+        select.select([reading], [], [])
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     return reports(child, reading)
@@ -84,7 +90,8 @@ class Campaign:
     def kill_once(self, longest: float = 0.05) -> None:
         """Let a trainer start, kill it, and let the model follow what is certain."""
         self.attempt += 1
-        for kind, step, rows in kill_after(self.chance.uniform(0, longest), self._train):
+        seconds, started = self.chance.uniform(0, longest), self.chance.random() < 0.75
+        for kind, step, rows in kill_after(seconds, self._train, started=started):
             if kind == _STARTED:
                 self._follow(step, rows)
                 self._unchecked = self.attempt

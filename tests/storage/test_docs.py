@@ -5,7 +5,9 @@ from __future__ import annotations
 import pathlib
 import re
 
-from mmembed.storage import format
+import pytest
+
+from mmembed.storage import format, journal_format
 from mmembed.storage.column import MAX_NAME, column_seed
 
 from .examples import EXAMPLE, hexdump
@@ -18,6 +20,25 @@ def test_the_page_has_the_struct_of_the_code():
     assert f'struct.Struct("{format.CHECKSUM.format}")' in PAGE
 
 
+def test_the_page_has_the_structs_of_the_journal():
+    assert f'struct.Struct("{journal_format.HEADER.format}")' in PAGE
+    assert f'struct.Struct("{journal_format.RECORD.format}")' in PAGE
+    assert f"slots of {journal_format.HEADER_SLOT_BYTES} bytes" in PAGE
+
+
+@pytest.mark.parametrize("what", ["header", "record"])
+def test_the_fields_of_the_journal_have_the_offsets_of_the_code(what):
+    part = PAGE[PAGE.index(f"| byte | type | {what} field |") :]
+    rows = re.findall(r"^\| (\d+) \| (\S+(?: bytes)?) \| ", part[: part.index("\n\n")], re.MULTILINE)
+    sizes = {"u32": 4, "u64": 8, "4 bytes": 4, "8 bytes": 8, "16 bytes": 16}
+
+    offset = 0
+    for at, kind in rows:
+        assert int(at) == offset
+        offset += sizes.get(kind, 0)
+    assert offset == {"header": journal_format.HEADER, "record": journal_format.RECORD}[what].size
+
+
 def test_the_worked_example_is_made_by_the_code():
     assert f"```\n{hexdump(format.encode_copy(EXAMPLE))}\n```" in PAGE
     header = format.encode_header(EXAMPLE.columns[0], EXAMPLE.rows, EXAMPLE.uuid)
@@ -25,7 +46,8 @@ def test_the_worked_example_is_made_by_the_code():
 
 
 def test_the_table_of_fields_has_the_offsets_of_the_code():
-    rows = re.findall(r"^\| (\d+) \| (\S+(?: bytes)?) \| ", PAGE, re.MULTILINE)
+    part = PAGE[PAGE.index("| at | type | field |") :]
+    rows = re.findall(r"^\| (\d+) \| (\S+(?: bytes)?) \| ", part[: part.index("\n\n")], re.MULTILINE)
     sizes = {"u8": 1, "u32": 4, "u64": 8, "8 bytes": 8, "16 bytes": 16, "6 bytes": 6}
 
     offset = 0

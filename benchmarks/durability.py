@@ -2,8 +2,8 @@
 
     python benchmarks/durability.py       # two minutes on two cores, 2 GB of memory and of disk
 
-A table of 1 million rows of 64 float32 with Adagrad's state, in the page cache; batches of 8192 ids,
-Zipf(1.05); a commit every 100 steps. "files" is the same table without a journal and without a
+A table of 1 million rows of 64 float32 with Adagrad's state, in the page cache; batches of 8192
+ids, Zipf(1.05); a commit every 100 steps. "files" is the same table without a journal and without a
 sync: it promises nothing. "compute" adds work of 10 ms between lookup and update to each step. All
 contestants take the same steps, and their rows are compared at the end.
 """
@@ -11,6 +11,7 @@ contestants take the same steps, and their rows are compared at the end.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import shutil
 import tempfile
@@ -75,7 +76,7 @@ def contests(folder: Path, size: float, seconds: float) -> Iterator[contest.Cont
         for level in levels
     }
     for title, compute in (("step alone", 0.0), ("step with 10 ms of compute", 0.01)):
-        runs = {level: lambda t=t: t.round(compute) for level, t in trainers.items()}  # type: ignore
+        runs = {level: functools.partial(t.round, compute) for level, t in trainers.items()}
         one = contest.run(title, runs, "files", seconds, least=3)
         steps = {k: [t / COMMIT_EVERY for t in times] for k, times in one.times.items()}
         yield one._replace(times=steps)

@@ -83,6 +83,7 @@ def _files(out: Path) -> Iterator[tuple[Path, str]]:
         "vocab": "the words",
         train.LOG: "loss and speed during training",
         "plot.png": "the picture",
+        "undo": "what rows were at the last commit",
         "LOCK": "held by whoever writes",
     }
     for file in sorted(out.iterdir()):

@@ -20,8 +20,17 @@ from typing import Any
 
 from ..errors import TableExistsError
 from ..kernels import MAX_THREADS
-from ..storage import looks_like_table
-from ..training import Corpus, Progress, Settings, create_table, read_texts, text_files, train
+from ..storage import Table, looks_like_table
+from ..training import (
+    Corpus,
+    Progress,
+    Settings,
+    create_table,
+    read_texts,
+    recorded_settings,
+    text_files,
+    train,
+)
 from .progress import progress
 
 LOG = "training.jsonl"  # in the table's directory: one line for each report
@@ -39,6 +48,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument("text", help="a file, a folder (every text file below it), or - for stdin")
     parser.add_argument("--out", default="vectors.mmembed", help="table to make [%(default)s]")
     parser.add_argument("--force", action="store_true", help="replace a table that is there")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the training of --out, however it ended, from its last commit; its text "
+        "and settings must be those that it began with",
+    )
     parser.add_argument(
         "--lines",
         action="store_true",
@@ -90,15 +105,40 @@ def run(arguments: argparse.Namespace) -> int:
             if hasattr(arguments, field.name)
         }
     )
-    out = free_place(arguments.out, arguments.force)
+    out = Path(arguments.out) if arguments.resume else free_place(arguments.out, arguments.force)
+    if arguments.resume:
+        if arguments.force:
+            raise ValueError("--resume goes on with the table that --force would replace")
+        settings = settings_to_go_on_with(out, settings)
     tables = ["*.mmembed", *([out.name] if out.exists() else [])]
     corpus = read_corpus(
         arguments.text, settings,
         lines=arguments.lines, pattern=arguments.files, exclude=[*arguments.exclude, *tables],
     )  # fmt: skip
     return train_to(
-        out, corpus, settings, threads=arguments.threads, commit_every=arguments.commit_every
-    )
+        out, corpus, settings,
+        threads=arguments.threads, commit_every=arguments.commit_every, resume=arguments.resume,
+    )  # fmt: skip
+
+
+def settings_to_go_on_with(out: Path, given: Settings) -> Settings:
+    """Return the settings of a table's training; those given must be the same, or the default.
+
+    Raises
+    ------
+    ValueError   one that was given differs.
+    CorpusError  the table has no training; see `recorded_settings`.
+    """
+    with Table.open(out) as table:
+        recorded = recorded_settings(table)
+    for name, value in dataclasses.asdict(given).items():
+        default, there = getattr(Settings(), name), getattr(recorded, name)
+        if value not in (default, there):
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"the training of {out} was begun with --{option} {there}, not {value}"
+            )
+    return recorded
 
 
 def check_threads(threads: int) -> None:
@@ -166,11 +206,20 @@ def _bytes_of(source: str, pattern: str, exclude: Collection[str]) -> int:
 
 
 def train_to(
-    out: Path, corpus: Corpus, settings: Settings, *, threads: int, commit_every: float = 60.0
+    out: Path,
+    corpus: Corpus,
+    settings: Settings,
+    *,
+    threads: int,
+    commit_every: float = 60.0,
+    resume: bool = False,
 ) -> int:
-    """Train into a table at `out`, taking the place of what is there once it is made."""
-    with _place(out), create_table(out, corpus, settings) as table, _stop_on_interrupt() as stopped:
-        with progress("training") as update, open(out / LOG, "w", encoding="ascii") as log:
+    """Train into a table at `out`, taking the place of what is there once it is made.
+
+    With `resume`, go on with the table that is there.
+    """
+    with _table(out, corpus, settings, resume) as table, _stop_on_interrupt() as stopped:
+        with progress("training") as update, open(out / LOG, "a", encoding="ascii") as log:
 
             def on_progress(at: Progress) -> None:
                 log.write(json.dumps(at._asdict()) + "\n")
@@ -190,8 +239,33 @@ def train_to(
         )
         print(f"{out}: {table.rows:,} vectors of {table.dim} {table.dtype}")
     if not finished:
-        print("mmembed: interrupted; what was trained is committed", file=sys.stderr)
+        print(
+            "mmembed: interrupted; what was trained is committed, and --resume goes on",
+            file=sys.stderr,
+        )
     return 0 if finished else 1
+
+
+@contextlib.contextmanager
+def _table(out: Path, corpus: Corpus, settings: Settings, resume: bool) -> Iterator[Table]:
+    """Make the table for a block that trains it, or open the one that is there."""
+    if not resume:
+        with _place(out), create_table(out, corpus, settings) as table:
+            yield table
+        return
+    with Table.open(out, "r+") as table:
+        _cut_log(out / LOG, table.metadata.get("words", 0))
+        yield table
+
+
+def _cut_log(log: Path, words: int) -> None:
+    """Take from a log what was reported after the last commit, and a line that is cut short."""
+    if not log.exists():
+        return
+    lines = log.read_text("ascii", "replace").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    kept = [line for line in whole if json.loads(line)["words"] <= words]
+    log.write_text("".join(kept), "ascii")
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def prepare(weight: Tensor, plan: RowPlan) -> None:
 
 
 def announce(weight: Tensor, plan: RowPlan, sparse: bool) -> None:
-    """Say that the rows of a plan, whose ids are rows, will change if a step of training follows."""
+    """Say that the rows of a plan, whose ids are rows, will change if training follows."""
     will_change = getattr(weight, "will_change", None)
     if sparse and will_change is not None and weight.requires_grad and is_grad_enabled():
         will_change(lambda: plan.unique)

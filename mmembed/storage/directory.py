@@ -147,7 +147,9 @@ class DirectoryStore(Store):
             undo = examine(log.file, last.last)
             if undo.links:
                 names = {column.name for column in last.last.columns}
-                roll_back(log.file, undo, last.last, _Door(self._files.columns, self._unsynced, None))
+                roll_back(
+                    log.file, undo, last.last, _Door(self._files.columns, self._unsynced, None)
+                )
                 if last.last.durability == "power":
                     self._unsynced |= names
                     self._flush()

@@ -38,6 +38,7 @@ from .store import RowArray
 
 NAME = "undo"
 RECORD_BYTES = 16 << 20  # about as large as a record gets
+_THREAD = "mmembed-journal"
 _MOST_ROOM = 64 << 20  # the file grows by its own size, up to this much at a time
 
 
@@ -131,7 +132,7 @@ class Journal:
         if self._seen.unseen(rows).size == 0:
             return
         if self._thread is None:
-            self._thread = futures.ThreadPoolExecutor(1, "mmembed-journal")
+            self._thread = futures.ThreadPoolExecutor(1, _THREAD)
         self._thread.submit(self._save_quietly, rows, columns)
 
     def _save_quietly(self, rows: RowArray, columns: Mapping[str, Mapped]) -> None:
@@ -143,9 +144,9 @@ class Journal:
         """Close the file; a second time is harmless."""
         with self.lock:
             self.file.close()
-            if self._thread is not None:
-                self._thread.shutdown(wait=False)
-                self._thread = None
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(wait=threading.current_thread().name[:15] != _THREAD)
 
     def abandon(self) -> None:
         """Close the file in a forked child, where the thread that holds the lock may not exist."""

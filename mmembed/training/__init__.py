@@ -5,7 +5,7 @@ Must not know the command line.
 
 from .corpus import Corpus, read_texts, text_files
 from .settings import Settings
-from .skipgram import Progress, SkipGram, create_table, train
+from .skipgram import Progress, SkipGram, create_table, recorded_settings, train
 
 __all__ = [
     "Corpus",
@@ -14,6 +14,7 @@ __all__ = [
     "SkipGram",
     "create_table",
     "read_texts",
+    "recorded_settings",
     "text_files",
     "train",
 ]

@@ -9,6 +9,7 @@ Must not know models, tables or text.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -37,6 +38,7 @@ class Batch(NamedTuple):
     weights : (n, b, b + 2 * window + noise): of word i and other j; 0 for what is no pair.
     pairs : number of (word, context) pairs.
     seen : number of words gone through before, over all epochs, those left out included.
+    place : (epoch, number of the batch in it), from 0.
     """
 
     words: Ids
@@ -44,6 +46,7 @@ class Batch(NamedTuple):
     weights: Floats
     pairs: int
     seen: int
+    place: tuple[int, int] = (0, 0)
 
 
 class Sampler:
@@ -72,24 +75,28 @@ class Sampler:
         around = settings.block + 2 * settings.window
         self.targets = np.repeat(np.array([1, 0], np.float32), [around, settings.noise])
 
-    def batches(self, *, ahead: bool = False) -> Iterator[Batch]:
+    def batches(self, *, ahead: bool = False, start: tuple[int, int] = (0, 0)) -> Iterator[Batch]:
         """Yield the batches of all epochs.
 
         Parameters
         ----------
         ahead : make each batch in another thread, while the one before it is used.
+        start : the place of the first batch; those before it in its epoch are drawn all the same.
         """
-        epochs = range(self._settings.epochs)
-        batches = (batch for number in epochs for batch in self._epoch(number))
+        epochs = range(start[0], self._settings.epochs)
+        drawn = (batch for number in epochs for batch in self._epoch(number))
+        batches = itertools.dropwhile(lambda batch: batch.place < start, drawn)
         return _ahead(batches) if ahead else batches
 
     def _epoch(self, number: int) -> Iterator[Batch]:
         rng = np.random.default_rng([self._settings.seed, number])
         before = number * self._ids.size
+        places = itertools.count()
         for start, stop, first_text, last_text in self._spans():
             ends = self._ends[first_text:last_text] - start
             for share, batch in self._span(rng, self._ids[start:stop], ends):
-                yield batch._replace(seen=int(before + start + share * (stop - start)))
+                seen = int(before + start + share * (stop - start))
+                yield batch._replace(seen=seen, place=(number, next(places)))
 
     def _spans(self) -> Iterator[tuple[int, int, int, int]]:
         """Yield (first word, last word, first text, last text) of parts made of whole texts."""

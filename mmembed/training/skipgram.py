@@ -11,12 +11,16 @@ import dataclasses
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .. import functional as F
 from .. import nn, optim
 from ..autograd import Tensor
+from ..errors import CorpusError
 from ..kernels import get_num_threads, set_num_threads
 from ..storage import Table
 from .batches import Batch, Sampler
@@ -72,7 +76,8 @@ def create_table(path: str | os.PathLike[str] | None, corpus: Corpus, settings: 
     """Create a table for the words of a corpus, with word2vec's initial rows.
 
     Its columns are `weight`, near zero, and `context`, zero. The words are saved in the folder
-    `vocab` of the table. Raises what `Table.create` raises; then there is no table.
+    `vocab` of the table, and a commit records that training is at its beginning. Raises what
+    `Table.create` raises; then there is no table.
     """
     bound = 0.5 / settings.dim
     init = f"uniform({-bound!r}, {bound!r})"
@@ -85,8 +90,59 @@ def create_table(path: str | os.PathLike[str] | None, corpus: Corpus, settings: 
         table.add_column("context")
         if table.path is not None:
             corpus.vocabulary.save(table.path / "vocab")
+        table.commit(step=0, metadata=_progress(_fingerprint(corpus), settings, 0, (0, 0)))
         on_error.pop_all()
     return table
+
+
+def _progress(
+    corpus: str, settings: Settings, words: int, place: tuple[int, int]
+) -> dict[str, Any]:
+    """Return what a commit records of a training: enough to go on from there."""
+    return {
+        "trainer": "skip-gram",
+        "settings": dataclasses.asdict(settings),
+        "corpus": corpus,
+        "words": words,
+        "place": list(place),
+    }
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    """Return what tells a corpus from another: its words and their order, and where texts end."""
+    words = zlib.crc32("\n".join(corpus.vocabulary).encode())
+    ids = zlib.crc32(np.ascontiguousarray(corpus.ids).data)
+    ends = zlib.crc32(np.ascontiguousarray(corpus.ends).data)
+    return f"{corpus.ids.size}-{words:08x}-{ids:08x}-{ends:08x}"
+
+
+def recorded_settings(table: Table) -> Settings:
+    """Return the settings of the training that a table's last commit is of.
+
+    Raises
+    ------
+    CorpusError  it is of none.
+    """
+    try:
+        return Settings(**table.metadata["settings"])
+    except (KeyError, TypeError, ValueError):
+        raise CorpusError(
+            f"{table!r} has no training to go on with: `mmembed train` did not make it, or ended "
+            "before its first commit"
+        ) from None
+
+
+def _place_of(table: Table, corpus: str, settings: Settings) -> tuple[int, int]:
+    """Return the place of the batch that comes next; see `train` for what it raises."""
+    if recorded_settings(table) != settings:
+        raise ValueError(f"the training was begun with {recorded_settings(table)}, not {settings}")
+    if table.metadata["corpus"] != corpus:
+        raise CorpusError(
+            f"the text is not the one that {table.path} was trained on: its words, their order or "
+            "the ends of texts differ"
+        )
+    epoch, batch = table.metadata["place"]
+    return epoch, batch
 
 
 def train(
@@ -102,6 +158,9 @@ def train(
 ) -> bool:
     """Train the vectors of a table made by `create_table`, and commit them.
 
+    Training begins where the table's last commit left it: a training that was cut short gives, when
+    it is taken up again, the bits of one that was not.
+
     Parameters
     ----------
     threads : with more than one, one of them prepares batches and the others run kernels. Results
@@ -113,7 +172,14 @@ def train(
     Returns
     -------
     bool  whether training went through all epochs.
+
+    Raises
+    ------
+    CorpusError  the table's training was of another text.
+    ValueError   its training had other settings.
     """
+    fingerprint = _fingerprint(corpus)
+    place = _place_of(table, fingerprint, settings)
     model = SkipGram(table)
     optimizer = optim.RowwiseAdagrad(
         model.parameters(), settings.lr, initial_accumulator_value=ACCUMULATOR
@@ -123,7 +189,8 @@ def train(
     total = corpus.ids.size * settings.epochs
     begin = time.monotonic()
     report, commit = _Every(report_every), _Every(commit_every)
-    mean_loss, loss_sum, pairs, steps, words, stopped = 0.0, 0.0, 0, 0, 0, False
+    mean_loss, loss_sum, pairs, stopped = 0.0, 0.0, 0, False
+    steps, words = table.step, table.metadata["words"]
 
     def tell() -> None:
         nonlocal mean_loss, loss_sum, pairs
@@ -133,17 +200,17 @@ def train(
         loss_sum, pairs = 0.0, 0
 
     def record() -> None:
-        done = {"trainer": "skip-gram", "settings": dataclasses.asdict(settings), "words": words}
-        table.commit(step=steps, metadata=done)
+        table.commit(step=steps, metadata=_progress(fingerprint, settings, words, place))
 
     with _kernel_threads(max(1, threads - 1)):
-        for batch in sampler.batches(ahead=threads > 1):
+        for batch in sampler.batches(ahead=threads > 1, start=place):
             words = batch.seen
             optimizer.param_groups[0]["lr"] = settings.lr * (1 - (1 - LAST_LR) * words / total)
             loss = model(batch, targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            place = batch.place[0], batch.place[1] + 1
             loss_sum, pairs, steps = loss_sum + loss.item(), pairs + batch.pairs, steps + 1
             if report.is_due():
                 tell()
@@ -151,7 +218,8 @@ def train(
                 record()
             if stopped := should_stop():
                 break
-    words = words if stopped else total
+    if not stopped:
+        words, place = total, (settings.epochs, 0)
     tell()
     record()
     return not stopped

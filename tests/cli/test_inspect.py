@@ -34,7 +34,7 @@ def test_info_as_json_says_what_the_table_is(trained, capsys):
     with Table.open(trained) as table:
         assert facts["path"] == str(trained)
         assert (facts["rows"], facts["dim"], facts["dtype"]) == (21, 16, "float32")
-        assert (facts["step"], facts["epoch"], facts["clean"]) == (4, 1, True)
+        assert (facts["step"], facts["epoch"], facts["clean"]) == (4, 2, True)
         assert facts["uuid"] == str(table.uuid)
         assert facts["seed"] == 0
         assert facts["durability"] == "power"

@@ -161,7 +161,7 @@ def test_an_interrupt_ends_training_with_a_commit(text, out, threads):
     said, errors = process.communicate(timeout=60)
 
     assert process.returncode == 1
-    assert errors == b"mmembed: interrupted; what was trained is committed\n"
+    assert errors == b"mmembed: interrupted; what was trained is committed, and --resume goes on\n"
     assert b"\nstopped after " in said
     with Table.open(out) as table:
         assert table.clean

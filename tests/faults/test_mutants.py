@@ -54,7 +54,7 @@ def last_call(path, patch):
 
 
 SAVE = "self._files.journal.save(rows, self._files.old_rows())"
-DOOR = "yield _Door(self._files.columns, self._unsynced)"
+DOOR = "yield _Door(self._files.columns, self._unsynced, rows)"
 MUTANTS = {
     "rows change before the journal has them": (
         DirectoryStore, "writing", SAVE, "pass",

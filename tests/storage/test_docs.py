@@ -12,6 +12,7 @@ from mmembed.storage.column import MAX_NAME, column_seed
 
 from .examples import EXAMPLE, hexdump
 
+FIELD = r"^\| (\d+) \| (\S+(?: bytes)?) \| "
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "format.md").read_text()
 
 
@@ -29,7 +30,7 @@ def test_the_page_has_the_structs_of_the_journal():
 @pytest.mark.parametrize("what", ["header", "record"])
 def test_the_fields_of_the_journal_have_the_offsets_of_the_code(what):
     part = PAGE[PAGE.index(f"| byte | type | {what} field |") :]
-    rows = re.findall(r"^\| (\d+) \| (\S+(?: bytes)?) \| ", part[: part.index("\n\n")], re.MULTILINE)
+    rows = re.findall(FIELD, part[: part.index("\n\n")], re.MULTILINE)
     sizes = {"u32": 4, "u64": 8, "4 bytes": 4, "8 bytes": 8, "16 bytes": 16}
 
     offset = 0
@@ -47,7 +48,7 @@ def test_the_worked_example_is_made_by_the_code():
 
 def test_the_table_of_fields_has_the_offsets_of_the_code():
     part = PAGE[PAGE.index("| at | type | field |") :]
-    rows = re.findall(r"^\| (\d+) \| (\S+(?: bytes)?) \| ", part[: part.index("\n\n")], re.MULTILINE)
+    rows = re.findall(FIELD, part[: part.index("\n\n")], re.MULTILINE)
     sizes = {"u8": 1, "u32": 4, "u64": 8, "8 bytes": 8, "16 bytes": 16, "6 bytes": 6}
 
     offset = 0

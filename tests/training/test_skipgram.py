@@ -240,7 +240,7 @@ def test_the_number_of_kernel_threads_is_given_back(threads, monkeypatch):
 
     assert used == {max(1, threads - 1)}
     assert mm.get_num_threads() == before
-    assert threading.active_count() == running
+    assert threading.active_count() <= running
 
 
 # -- commits ---------------------------------------------------------------------------------------
@@ -254,9 +254,11 @@ def test_training_ends_with_a_commit(path):
 
     with Table.open(path) as found:
         assert found.clean
-        assert (found.step, found.epoch) == (steps, 1)
-        assert found.metadata == {
+        assert (found.step, found.epoch) == (steps, 2)
+        assert found.metadata["corpus"].startswith("400-")
+        assert found.metadata | {"corpus": ""} == {
             "trainer": "skip-gram", "settings": vars(SMALL), "words": corpus.ids.size * 2,
+            "place": [2, 0], "corpus": "",
         }  # fmt: skip
         assert found.counters["weight.rowwise_adagrad.step"] == steps
         for name, array in want.items():
@@ -275,8 +277,9 @@ def test_commits_come_as_often_as_asked(path):
 
     epochs, steps, words = zip(*seen, strict=True)
     assert table.step > 10
-    assert table.epoch == table.step + 1  # one after each step, and one in the end
-    assert epochs == steps == tuple(range(table.step + 1))
+    assert table.epoch == table.step + 2  # at the beginning, after each step, and in the end
+    assert steps == tuple(range(table.step + 1))
+    assert epochs == tuple(range(1, table.step + 2))
     assert table.metadata["words"] == words[-1]
     table.close()
 
@@ -284,7 +287,7 @@ def test_commits_come_as_often_as_asked(path):
 def test_there_is_one_commit_if_time_is_long(path):
     table, _, _ = trained(corpus_of(40), SMALL, path, commit_every=1e9)
 
-    assert table.epoch == 1
+    assert table.epoch == 2  # at the beginning and in the end
     table.close()
 
 
@@ -320,7 +323,7 @@ def test_a_stop_ends_training_after_the_step_and_commits(path, threads):
     with Table.open(path) as found:
         assert finished is False
         assert found.clean
-        assert (found.step, found.epoch) == (3, 1)
+        assert (found.step, found.epoch) == (3, 2)
         assert 0 < found.metadata["words"] < corpus.ids.size * 2
         assert reports[-1].words == found.metadata["words"]
         assert found.counters["weight.rowwise_adagrad.step"] == 3
@@ -416,7 +419,7 @@ def test_no_epochs_train_nothing_and_commit():
     table, reports, finished = trained(corpus, settings)
 
     assert finished is True
-    assert (table.step, table.epoch, table.metadata["words"]) == (0, 1, 0)
+    assert (table.step, table.epoch, table.metadata["words"]) == (0, 2, 0)
     assert [(report.words, report.total) for report in reports] == [(0, 0)]
     np.testing.assert_array_equal(table.column(), fresh.column())
 

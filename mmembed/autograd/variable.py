@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -47,6 +47,7 @@ class Variable:
         "_base",
         "_grad",
         "_grad_fn",
+        "_receiver",
         "_requires_grad",
         "_root",
         "_root_grad_fn",
@@ -74,6 +75,7 @@ class Variable:
         self._grad: Any = None
         self._grad_fn: tape.Node | None = None
         self._version_counter = tape.Version()
+        self._receiver: Callable[[Any], None] | None = None
         self._accumulator: weakref.ref[tape.Node] | None = None
         # A view is written through its base. Its gradient is a part of its root's, as that was when
         # the view was taken. A detached tensor has a base and no root.
@@ -261,10 +263,6 @@ class Variable:
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:
         """Add `gradient` to `.grad`, which belongs to this leaf: what is not `owned` is copied."""
-        with _accumulating:
-            self._add_to_grad(gradient, owned)
-
-    def _add_to_grad(self, gradient: Any, owned: bool) -> None:
         if not self._requires_grad:
             return
         if tuple(gradient.shape) != self.shape or gradient.dtype != self.dtype:
@@ -273,6 +271,14 @@ class Variable:
                 f"{gradient.dtype} for a leaf of shape {list(self.shape)} and dtype {self.dtype}; "
                 "they must be the same"
             )
+        if self._receiver is not None:
+            dense = isinstance(gradient, np.ndarray | np.generic)
+            self._receiver(wrap(np.asarray(gradient)) if dense else gradient)
+            return
+        with _accumulating:
+            self._add_to_grad(gradient, owned)
+
+    def _add_to_grad(self, gradient: Any, owned: bool) -> None:
         dense = isinstance(gradient, np.ndarray | np.generic)
         if isinstance(self._grad, Variable):
             with self._grad.writing() as array:
@@ -289,6 +295,20 @@ class Variable:
             self._grad = wrap(gradient if kept else np.array(gradient, order="C"))
         else:
             self._grad = gradient if owned else gradient.clone()
+
+    def hand_gradients_to(self, receiver: Callable[[Any], None] | None) -> None:
+        """Call `receiver(gradient)` where `backward` would add to `.grad`; with None, add again.
+
+        The gradient, a Tensor or a sparse one, is the sum over all uses of this leaf. It is lent: a
+        receiver may neither change it nor keep it, so that nothing has to be copied.
+
+        Raises
+        ------
+        RuntimeError  there is another receiver.
+        """
+        if receiver is not None and self._receiver not in (None, receiver):
+            raise RuntimeError("the gradients of this tensor are already handed to something else")
+        self._receiver = receiver
 
     def backward(self, gradient: Variable | None = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor with respect to every leaf to that leaf's `.grad`.

@@ -35,7 +35,7 @@ from .lookup import (
 )
 
 RowArray = npt.NDArray[np.int64]
-_Gradient = Callable[[FloatArray, RowPlan], RowGrad | FloatArray]
+_Gradient = Callable[[FloatArray, RowPlan, RowArray | None], RowGrad | FloatArray]
 
 MODES = ("sum", "mean", "max")
 
@@ -154,8 +154,10 @@ def embedding_bag(
 def _gradient_of(weight: Tensor, padding: int | None, sparse: bool) -> _Gradient:
     rows_now = rows_by_then(weight)
 
-    def gradient(entries: FloatArray, plan: RowPlan) -> RowGrad | FloatArray:
-        return gradient_of_rows(entries, plan, rows_now(), padding, sparse)
+    def gradient(
+        entries: FloatArray, plan: RowPlan, source: RowArray | None
+    ) -> RowGrad | FloatArray:
+        return gradient_of_rows(entries, plan, rows_now(), padding, sparse, source)
 
     return gradient
 
@@ -172,7 +174,7 @@ def _largest(
         entries = np.zeros((bags.plan.ids.size, shape[1]), upstream.dtype)
         bag, column = np.nonzero(where >= 0)
         entries[where[bag, column], column] = upstream[bag, column]
-        return gradient(entries, bags.plan)
+        return gradient(entries, bags.plan, None)
 
     out = out.astype(weight.dtype, copy=False)
     return record("EmbeddingBagBackward0", out, (weight, of_weight, (bags, where, *given)))
@@ -195,6 +197,11 @@ def _summed(
     bags.check(kernels.gather_bags(rows, ids, bags.starts, weights, passed, mean, out))
 
     def of_weight(upstream: Any, bags: _Bags, factors: Any, *_given: Any) -> Any:
+        if factors is None and not by_frequency:
+            entries = _wide(upstream)
+            if mean:
+                entries = entries / np.maximum(bags.sizes(), 1)[:, None].astype(entries.dtype)
+            return gradient(entries, bags.plan, bags.of_each())
         entries = _spread(upstream, bags)
         if factors is not None:
             entries *= factors.reshape(-1, 1)
@@ -202,7 +209,7 @@ def _summed(
             entries *= (1.0 / bags.plan.counts()).astype(entries.dtype)[:, None]
         if mean:
             entries /= np.maximum(bags.sizes(), 1)[bags.of_each(), None].astype(entries.dtype)
-        return gradient(entries, bags.plan)
+        return gradient(entries, bags.plan, None)
 
     def of_factors(upstream: Any, bags: _Bags, table: FloatArray, *_given: Any) -> FloatArray:
         rows, ids, _ = _acceptable(table, bags)
@@ -364,7 +371,11 @@ def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, in
 
 def _spread(upstream: FloatArray, bags: _Bags) -> FloatArray:
     """Return the gradient of each id's bag, (n, dim), in memory of its own."""
-    rows = np.require(upstream, wide_dtype(upstream.dtype), ["C", "A"])
+    rows = _wide(upstream)
     entries = buffers.empty((bags.plan.ids.size, rows.shape[1]), rows.dtype)
     kernels.gather(rows, bags.of_each(), entries)
     return entries
+
+
+def _wide(upstream: FloatArray) -> FloatArray:
+    return np.require(upstream, wide_dtype(upstream.dtype), ["C", "A"])

@@ -20,6 +20,7 @@ from ..rows import RowGrad, RowPlan
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IdArray = npt.NDArray[np.signedinteger[Any]]
+RowArray = npt.NDArray[np.int64]
 
 
 def ids_of(input: Tensor | npt.ArrayLike, function: str, *others: Tensor | None) -> IdArray:
@@ -133,17 +134,26 @@ def rows_by_then(weight: Tensor) -> Callable[[], int]:
 
 
 def gradient_of_rows(
-    entries: FloatArray, plan: RowPlan, rows: int, padding: int | None, sparse: bool
+    entries: FloatArray,
+    plan: RowPlan,
+    rows: int,
+    padding: int | None,
+    sparse: bool,
+    source: RowArray | None = None,
 ) -> RowGrad | FloatArray:
-    """Return the gradient of a table of `rows` rows from one entry per id; padding gets none."""
+    """Return the gradient of a table of `rows` rows from one entry per id; padding gets none.
+
+    `source` : see `RowGrad`.
+    """
     if rows != plan.rows:
-        plan = RowPlan(plan.ids, rows)
+        plan = plan.widened(rows)
+    if sparse and padding is not None and not (kept := plan.ids != padding).all():
+        source = np.flatnonzero(kept) if source is None else source[kept]
+        plan = RowPlan(plan.ids[kept], rows)
+    gradient = RowGrad(plan, entries, source=source)
     if sparse:
-        if padding is not None and not (kept := plan.ids != padding).all():
-            return RowGrad(RowPlan(plan.ids[kept], plan.rows), entries[kept])
-        return RowGrad(plan, entries)
-    dense = np.zeros((plan.rows, entries.shape[1]), entries.dtype)
-    kernels.scatter_add(entries, plan.order, plan.starts, plan.unique, dense)
-    if padding is not None and plan.rows:
+        return gradient
+    dense = gradient.to_dense().array
+    if padding is not None and rows:
         dense[padding] = 0
     return dense

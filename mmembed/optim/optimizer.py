@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import numbers
+import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,6 +23,9 @@ from .segments import Segments
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Group = dict[str, Any]
+
+# Several threads may run backward into fused parameters.
+_updating = threading.RLock()
 
 
 class Optimizer(abc.ABC):
@@ -67,6 +71,7 @@ class Optimizer(abc.ABC):
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
         self._rows: dict[Tensor, TableParameter] = {}
+        self._fused: set[Tensor] = set()
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -162,6 +167,60 @@ class Optimizer(abc.ABC):
             for parameter in group["params"]
             if parameter.grad is not None
         ]
+        self._apply(ready)
+        return loss
+
+    def fuse(self, *what: Any) -> None:
+        """Update parameters in `backward`, as soon as their gradient is complete.
+
+        Nothing is left in `.grad`, and no gradient is copied or kept: a row's weight and state are
+        read and written right after its gradients are summed. Each backward is one step, with the
+        options that the groups have then; `step` passes fused parameters over. Rows come out the
+        same, bit for bit, as with `step` after every backward. What needs all gradients before a
+        step, such as clipping by their norm or several backwards for one step, does not go together
+        with it.
+
+        Parameters
+        ----------
+        what : parameters of this optimizer, or modules that have some; none: all parameters.
+
+        Raises
+        ------
+        ValueError    one of them is no parameter of this optimizer; none has been fused then.
+        RuntimeError  another optimizer is fused with one of them.
+
+        `backward` then raises what `step` would; no parameter has changed that comes later.
+
+        Source: FBGEMM's EXACT optimizers, which sum the gradients of a row first as well.
+        """
+        for parameter in self._parameters_in(what):
+            parameter.hand_gradients_to(_Fused(self, parameter))
+            self._fused.add(parameter)
+
+    def unfuse(self, *what: Any) -> None:
+        """Let `backward` collect gradients again; takes what `fuse` takes."""
+        for parameter in self._parameters_in(what):
+            if parameter in self._fused:
+                parameter.hand_gradients_to(None)
+                self._fused.remove(parameter)
+
+    def _parameters_in(self, what: tuple[Any, ...]) -> list[Tensor]:
+        parameters: list[Tensor] = []
+        for one in what or (self._rows,):
+            if isinstance(one, Tensor):
+                parameters.append(one)
+            else:
+                parameters += one.parameters() if hasattr(one, "parameters") else one
+        for parameter in parameters:
+            if parameter not in self._rows:
+                raise ValueError(
+                    f"a parameter of shape {parameter.shape} is none of this optimizer's; give it "
+                    "to the optimizer first, or fuse those that it has"
+                )
+        return parameters
+
+    def _apply(self, ready: list[tuple[Tensor, Any, Group]]) -> None:
+        """Change parameters by (parameter, gradient, group); nothing if one is refused."""
         for _, gradient, group in ready:
             if reason := self.refusal(gradient, group):
                 raise RuntimeError(reason)
@@ -175,7 +234,6 @@ class Optimizer(abc.ABC):
                 # Of two parameters over one column, the second finds the step counted.
                 self._change(rows, gradient, group, new_step=place not in counted)
                 counted.add(place)
-        return loss
 
     def _change(
         self, parameter: TableParameter, gradient: Any, group: Group, new_step: bool
@@ -223,6 +281,12 @@ class Optimizer(abc.ABC):
             return None, segments.of_every_row(gradient)
         named = segments.of_rows(gradient)
         return named.ids, [named]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a copy or a pickle; its parameters are fused as the original's are."""
+        self.__dict__.update(state)
+        for parameter in self._fused:
+            parameter.hand_gradients_to(_Fused(self, parameter))
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -330,6 +394,27 @@ class Optimizer(abc.ABC):
             lines.append(f"Parameter Group {number}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join([*lines, ")"])
+
+
+class _Fused:
+    """Receives the gradients of a fused parameter."""
+
+    def __init__(self, optimizer: Optimizer, parameter: Tensor) -> None:
+        self._optimizer = optimizer
+        self._parameter = parameter
+
+    def __call__(self, gradient: Any) -> None:
+        """Change the parameter by the gradient."""
+        optimizer, parameter = self._optimizer, self._parameter
+        group = next(group for one, group in optimizer._with_group() if one is parameter)
+        with _updating:
+            optimizer._apply([(parameter, gradient, group)])
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether the other is of the same optimizer."""
+        return isinstance(other, _Fused) and other._optimizer is self._optimizer
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _rows_of(parameter: Tensor) -> TableParameter:

@@ -32,8 +32,7 @@ class Segments(NamedTuple):
 
 def of_rows(gradient: RowGrad) -> Segments:
     """Return the rows that a sparse gradient names."""
-    plan = gradient.plan
-    return Segments(plan.unique, gradient.entries, plan.order, plan.starts)
+    return Segments(gradient.plan.unique, *gradient.summands(), gradient.plan.starts)
 
 
 def of_every_row(gradient: RowGrad) -> Iterator[Segments]:

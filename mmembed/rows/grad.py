@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .. import buffers, kernels
 from ..autograd import Tensor
-from .plan import RowPlan
+from .plan import RowArray, RowPlan
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -30,10 +30,13 @@ class RowGrad:
     plan : the ids, in the order of the batch; n of them.
     entries : (n, dim) float32 or float64; entry i belongs to row plan.ids[i]. Kept, not copied.
     coalesced : the ids are known to be ascending and distinct.
+    source : (n,) int64; entry i is entries[source[i]] instead, and there may be any number of
+        those. All ids of a bag have the bag's gradient: it is there once.
 
     Attributes
     ----------
-    plan, entries : as given.
+    plan : as given.
+    entries : (n, dim), one per id; made when first asked for if there is a source.
     shape, dtype, ndim, is_sparse : as of the gradient it stands for.
 
     Source: torch.sparse_coo_tensor with sparse_dim 1 and dense_dim 1.
@@ -44,26 +47,53 @@ class RowGrad:
     # A NumPy array on the left of an operator leaves the operation to this class.
     __array_ufunc__ = None
 
-    def __init__(self, plan: RowPlan, entries: FloatArray, *, coalesced: bool = False) -> None:
-        if entries.ndim != 2 or len(entries) != plan.ids.size:
+    def __init__(
+        self,
+        plan: RowPlan,
+        entries: FloatArray,
+        *,
+        coalesced: bool = False,
+        source: RowArray | None = None,
+    ) -> None:
+        n = len(entries) if source is None else source.size
+        if entries.ndim != 2 or n != plan.ids.size:
             raise ValueError(
                 f"entries must have the shape ({plan.ids.size}, dim), got {entries.shape}"
             )
         if entries.dtype not in (np.float32, np.float64):
             raise TypeError(f"entries must be float32 or float64, got {entries.dtype}")
         self.plan = plan
-        self.entries = np.require(entries, requirements=["C", "A"])
+        self._held = np.require(entries, requirements=["C", "A"])
+        self._source = source
         self._coalesced = coalesced or plan.ids.size < 2
 
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, dim) of the table."""
-        return self.plan.rows, self.entries.shape[1]
+        return self.plan.rows, self._held.shape[1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """dtype of the entries."""
-        return self.entries.dtype
+        return self._held.dtype
+
+    @property
+    def entries(self) -> FloatArray:
+        """One row per id, in the order of the batch."""
+        if self._source is not None:
+            entries = buffers.empty((self._source.size, self.shape[1]), self.dtype)
+            kernels.gather(self._held, self._source, entries)
+            self._held, self._source = entries, None
+        return self._held
+
+    def summands(self) -> tuple[FloatArray, RowArray]:
+        """Return (values, order), with which kernels sum segments; no entry is copied.
+
+        The gradient of row plan.unique[s] is the sum of the values at the positions
+        order[plan.starts[s]:plan.starts[s + 1]].
+        """
+        order = self.plan.order
+        return self._held, order if self._source is None else self._source[order]
 
     def is_coalesced(self) -> bool:
         """Return whether the ids are known to be ascending and distinct."""
@@ -97,8 +127,8 @@ class RowGrad:
         if self._coalesced:
             return self
         unique = self.plan.unique
-        entries = np.empty((unique.size, self.entries.shape[1]), self.dtype)
-        kernels.segment_sum(self.entries, self.plan.order, self.plan.starts, entries)
+        entries = np.empty((unique.size, self.shape[1]), self.dtype)
+        kernels.segment_sum(*self.summands(), self.plan.starts, entries)
         return RowGrad(RowPlan(unique, self.plan.rows), entries, coalesced=True)
 
     def coalesce_(self) -> RowGrad:
@@ -111,9 +141,9 @@ class RowGrad:
 
     def clone(self) -> RowGrad:
         """Return a copy that shares nothing with this one."""
-        entries = buffers.empty(self.entries.shape, self.dtype)
-        entries[...] = self.entries
-        return self._with(entries)
+        values = buffers.empty(self._held.shape, self.dtype)
+        values[...] = self._held
+        return RowGrad(self.plan, values, coalesced=self._coalesced, source=self._source)
 
     def to(self, dtype: npt.DTypeLike) -> RowGrad:
         """Return the gradient with entries of a dtype; itself if they are already."""
@@ -125,7 +155,7 @@ class RowGrad:
         The entries are shared, not copied.
         """
         plan = self.plan.widened(rows)
-        return RowGrad(plan, self.entries, coalesced=self._coalesced)
+        return RowGrad(plan, self._held, coalesced=self._coalesced, source=self._source)
 
     def norm(self, p: float = 2.0) -> Tensor:
         """Return the p-norm of all elements of the coalesced gradient, a 0-d tensor."""
@@ -259,7 +289,8 @@ class RowGrad:
         return self._become(RowGrad(nothing, self.entries[:0].copy()))
 
     def _become(self, other: RowGrad) -> RowGrad:
-        self.plan, self.entries, self._coalesced = other.plan, other.entries, other._coalesced
+        self.plan, self._coalesced = other.plan, other._coalesced
+        self._held, self._source = other._held, other._source
         return self
 
     def _numel(self) -> int:
@@ -291,14 +322,9 @@ class RowGrad:
         return RowGrad(self.plan, entries, coalesced=self._coalesced)
 
     def _added_to(self, dense: FloatArray) -> FloatArray:
-        plan = self.plan
-        kernels.scatter_add(
-            self.entries.astype(dense.dtype, copy=False),
-            plan.order,
-            plan.starts,
-            plan.unique,
-            dense,
-        )
+        values, order = self.summands()
+        values = values.astype(dense.dtype, copy=False)
+        kernels.scatter_add(values, order, self.plan.starts, self.plan.unique, dense)
         return dense
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

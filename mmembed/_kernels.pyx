@@ -8,7 +8,7 @@ is loaded (`dispatched`).
 Must not know files, the tape, Python errors or allocation. Compiler directives stand in setup.py.
 """
 
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, fabs, frexp, isinf, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -45,7 +45,7 @@ cdef extern from "kernels/cython/vectors.h" nogil:
     void stream_rows_int64(
         char*, const char*, Py_ssize_t, Py_ssize_t, const int64_t*, Py_ssize_t, Py_ssize_t
     ) noexcept
-    void prefetch "__builtin_prefetch"(const void*) noexcept
+    void ask_for_bytes(const char*, Py_ssize_t) noexcept
     # The return type of a function that returns nothing and is compiled once per processor family.
     ctypedef void dispatched "MMEMBED_DISPATCHED void"
 

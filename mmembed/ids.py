@@ -16,6 +16,8 @@ from .errors import IdTypeError
 IdArray = npt.NDArray[np.signedinteger[Any]]
 RowArray = npt.NDArray[np.int64]
 
+_INT64, _INT32 = np.dtype(np.int64), np.dtype(np.int32)
+
 _TORCH_NAMES = {
     "b": "CPUBoolType",
     "f2": "torch.HalfTensor",
@@ -40,6 +42,8 @@ def as_ids(ids: npt.ArrayLike, function: str = "embedding") -> IdArray:
     OverflowError  an unsigned id does not fit int64.
     """
     array = np.asarray(ids)
+    if array.dtype is _INT64 or array.dtype is _INT32:  # what is nearly always given
+        return array
     if array.size == 0 and not hasattr(ids, "dtype"):  # of an empty list NumPy makes floats
         return array.astype(np.int64)
     if array.dtype.kind not in "iu":

@@ -185,11 +185,15 @@ class TableParameter(Parameter):
     def grad(self, gradient: Any) -> None:
         Variable.grad.fset(self, gradient)  # type: ignore[attr-defined]
 
-    def _add_to_grad(self, gradient: Any, owned: bool) -> None:
-        self._grad = _fitted(self._grad, self.array)
+    def _fitting(self, gradient: Any, owned: bool) -> tuple[Any, bool]:
+        """See `Variable`; the table may have grown, or been cast, since the lookup."""
         fitted = _fitted(gradient, self.array)
         new = fitted is not gradient and isinstance(fitted, np.ndarray)
-        super()._add_to_grad(fitted, owned or new)
+        return super()._fitting(fitted, owned or new)
+
+    def _add_to_grad(self, gradient: Any, owned: bool) -> None:
+        self._grad = _fitted(self._grad, self.array)
+        super()._add_to_grad(gradient, owned)
 
     def resize_rows_(self, rows: int) -> None:
         """Grow the table to `rows` rows, and count one change of every column.

@@ -265,21 +265,26 @@ class Variable:
         """Add `gradient` to `.grad`, which belongs to this leaf: what is not `owned` is copied."""
         if not self._requires_grad:
             return
+        gradient, owned = self._fitting(gradient, owned)
+        if self._receiver is not None:
+            self._receiver(wrap(gradient) if isinstance(gradient, np.ndarray) else gradient)
+            return
+        with _accumulating:
+            self._add_to_grad(gradient, owned)
+
+    def _fitting(self, gradient: Any, owned: bool) -> tuple[Any, bool]:
+        """Return a gradient that a rule gave, if it fits this leaf, and whether it is owned."""
         if tuple(gradient.shape) != self.shape or gradient.dtype != self.dtype:
             raise RuntimeError(
                 f"a rule gave a gradient of shape {list(gradient.shape)} and dtype "
                 f"{gradient.dtype} for a leaf of shape {list(self.shape)} and dtype {self.dtype}; "
                 "they must be the same"
             )
-        if self._receiver is not None:
-            dense = isinstance(gradient, np.ndarray | np.generic)
-            self._receiver(wrap(np.asarray(gradient)) if dense else gradient)
-            return
-        with _accumulating:
-            self._add_to_grad(gradient, owned)
+        scalar = isinstance(gradient, np.generic)
+        return (np.asarray(gradient), True) if scalar else (gradient, owned)
 
     def _add_to_grad(self, gradient: Any, owned: bool) -> None:
-        dense = isinstance(gradient, np.ndarray | np.generic)
+        dense = isinstance(gradient, np.ndarray)
         if isinstance(self._grad, Variable):
             with self._grad.writing() as array:
                 if dense:
@@ -291,7 +296,7 @@ class Variable:
             if isinstance(self._grad, np.ndarray):
                 self._grad = wrap(self._grad)
         elif dense:
-            kept = owned and isinstance(gradient, np.ndarray) and gradient.base is None
+            kept = owned and gradient.base is None
             self._grad = wrap(gradient if kept else np.array(gradient, order="C"))
         else:
             self._grad = gradient if owned else gradient.clone()

@@ -121,10 +121,12 @@ def embedding_bag(
     """
     input, weight = _in_order(input, weight)
     factors = _factors(per_sample_weights, weight)
-    if weight.requires_grad and is_grad_enabled():
+    trained = weight.requires_grad and is_grad_enabled()
+    if trained:
         check_trainable(weight)
+    weighed = factors is not None and factors.requires_grad and is_grad_enabled()
     function = "embedding_bag" if max_norm is None else "embedding_renorm_"
-    ids = ids_of(input, function, weight, factors)
+    ids = ids_of(input, function, trained or weighed)
     _check(ids, weight, offsets, mode, scale_grad_by_freq, sparse, factors)
     rows, _ = weight.shape
     padding = None if padding_idx is None else _padding(padding_idx, rows)
@@ -142,7 +144,8 @@ def embedding_bag(
     else:
         mean = mode == "mean"
         result = _summed(weight, bags, factors, mean, scale_grad_by_freq, gradient, given)
-    announce(weight, bags.plan, sparse)
+    if trained and sparse:
+        announce(weight, bags.plan)
     return result
 
 
@@ -333,10 +336,13 @@ def _starts(ids: IdArray, offsets: Any, include_last_offset: bool) -> RowArray:
             f"offsets[-1] can not be greater than input's length {ids.size} but got offsets[-1] of "
             f"{given[-1]}"
         )
-    starts = given.astype(np.int64) if include_last_offset else np.append(given, ids.size)
-    falls = np.flatnonzero(starts[1:] < starts[:-1])
-    if falls.size:
-        at = int(falls[0])
+    starts = np.empty(given.size + (not include_last_offset), np.int64)
+    if not include_last_offset:
+        starts[-1] = ids.size
+    starts[: given.size] = given
+    falls = starts[1:] < starts[:-1]
+    if falls.any():
+        at = int(falls.argmax())
         raise ValueError(
             f"offsets must not descend: offsets[{at}] is {starts[at]} and offsets[{at + 1}] is "
             f"{starts[at + 1]}"
@@ -347,7 +353,7 @@ def _starts(ids: IdArray, offsets: Any, include_last_offset: bool) -> RowArray:
         )
     if given.size == 0 and ids.size > 0:
         raise ValueError(f"offsets are empty, so the {ids.size} ids of the input are in no bag")
-    return starts.astype(np.int64, copy=False)
+    return starts
 
 
 # -- arithmetic ------------------------------------------------------------------------------------

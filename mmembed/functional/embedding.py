@@ -76,9 +76,10 @@ def embedding(
         raise RuntimeError(f"'weight' must be 2-D, got shape {table.shape}")
     rows, dim = table.shape
     padding = None if padding_idx is None else checked_padding(padding_idx, rows)
-    if weight.requires_grad and is_grad_enabled():
+    recorded = weight.requires_grad and is_grad_enabled()
+    if recorded:
         check_trainable(weight)
-    ids = ids_of(input, "embedding" if max_norm is None else "embedding_renorm_", weight)
+    ids = ids_of(input, "embedding" if max_norm is None else "embedding_renorm_", recorded)
     plan = RowPlan(ids, rows)
     prepare(weight, plan)
     if max_norm is not None:
@@ -86,7 +87,12 @@ def embedding(
         renorm(weight, plan, max_norm, norm_type)
     out = buffers.empty((plan.ids.size, dim), table.dtype)
     raise_for(_gather(table, plan.ids, out), ids, rows)
-    announce(weight, plan, sparse)
+    if ids.ndim != 1:
+        out = out.reshape(*ids.shape, dim)
+    if not recorded:
+        return Tensor(out)
+    if sparse:
+        announce(weight, plan)
 
     rows_now = rows_by_then(weight)
 
@@ -98,7 +104,7 @@ def embedding(
 
     return record(
         "EmbeddingBackward0",
-        out.reshape(*ids.shape, dim),
+        out,
         (weight, gradient, (plan, input if isinstance(input, Tensor) else None)),
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
-from ..autograd import Tensor, is_grad_enabled
+from ..autograd import Tensor
 from ..ids import as_ids, bad_id_message
 from ..rows import RowGrad, RowPlan
 
@@ -23,13 +23,9 @@ IdArray = npt.NDArray[np.signedinteger[Any]]
 RowArray = npt.NDArray[np.int64]
 
 
-def ids_of(input: Tensor | npt.ArrayLike, function: str, *others: Tensor | None) -> IdArray:
-    """Return the ids as an array that nobody changes until backward has read it, if it will.
-
-    `others` : the further inputs of the function, which may require gradients.
-    """
+def ids_of(input: Tensor | npt.ArrayLike, function: str, recorded: bool) -> IdArray:
+    """Return the ids as an array, one that nobody changes until backward if that will read it."""
     ids = as_ids(input.array if isinstance(input, Tensor) else input, function)
-    recorded = is_grad_enabled() and any(o is not None and o.requires_grad for o in others)
     return ids.copy() if recorded else ids
 
 
@@ -62,22 +58,24 @@ def prepare(weight: Tensor, plan: RowPlan) -> None:
     ------
     IndexError  an id is outside the table, if there may be such changes.
     """
-    catch_up = getattr(weight, "catch_up", None)
-    if catch_up is not None:
-        if weight.table.on_disk:  # type: ignore[attr-defined]
-            weight.expect(plan.ids)  # type: ignore[attr-defined]
+    table = getattr(weight, "table", None)
+    if table is None:
+        return
+    if table.on_disk:
+        weight.expect(plan.ids)  # type: ignore[attr-defined]
+    if table.counters:
 
         def rows() -> npt.NDArray[np.int64]:
             check_ids(plan.ids, plan.rows)
             return plan.unique
 
-        catch_up(rows)
+        weight.catch_up(rows)  # type: ignore[attr-defined]
 
 
-def announce(weight: Tensor, plan: RowPlan, sparse: bool) -> None:
-    """Say that the rows of a plan, whose ids are rows, will change if training follows."""
+def announce(weight: Tensor, plan: RowPlan) -> None:
+    """Say that the rows of a recorded plan, whose ids are rows, will change if training follows."""
     will_change = getattr(weight, "will_change", None)
-    if sparse and will_change is not None and weight.requires_grad and is_grad_enabled():
+    if will_change is not None:
         will_change(lambda: plan.unique)
 
 

@@ -76,6 +76,7 @@ IdArray = npt.NDArray[np.signedinteger[Any]]
 RowArray = npt.NDArray[np.int64]
 
 _chosen: str | None = None
+_module: types.ModuleType | None = None
 
 
 @functools.cache
@@ -95,18 +96,16 @@ def load(name: str) -> types.ModuleType:
 
 def set_backend(name: str) -> None:
     """Use the kernels called `name` from now on; raises what `load` raises."""
-    global _chosen
-    load(name)
+    global _chosen, _module
+    _module = load(name)
     _chosen = name
 
 
 def backend() -> str:
     """Return the name of the kernels in use: "cython" if it was built, else "numba"."""
-    global _chosen
     if _chosen is None:
         try:
-            load("cython")
-            _chosen = "cython"
+            set_backend("cython")
         except ImportError as error:
             warnings.warn(
                 f"the compiled kernels are missing ({error}); using numba, whose first calls "
@@ -114,19 +113,21 @@ def backend() -> str:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            _chosen = "numba"
+            set_backend("numba")
+    assert _chosen is not None
     return _chosen
 
 
 def _body() -> types.ModuleType:
-    return load(_chosen or backend())
+    return _module or load(backend())
 
 
 def accepts(array: npt.NDArray[Any]) -> bool:
     """Return whether `array` can be a table: (rows, dim), float32 or float64, rows contiguous."""
     return (
         array.ndim == 2
-        and array.dtype in (np.float32, np.float64)
+        and array.dtype.char in "fd"
+        and array.dtype.isnative
         and array.flags.aligned
         and (array.shape[1] < 2 or array.strides[1] == array.itemsize)
         and array.strides[0] % array.itemsize == 0

@@ -44,8 +44,6 @@ class Lookup(Module):
     The others are those of `Embedding`.
     """
 
-    weight: Parameter
-
     def __init__(
         self,
         num_embeddings: int,
@@ -66,7 +64,15 @@ class Lookup(Module):
         self.norm_type = norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
         self.sparse = sparse
-        self.weight = self._parameter(rows)
+        self.register_parameter("weight", self._parameter(rows))
+
+    @property
+    def weight(self) -> Parameter:
+        """The rows: a parameter, found without the search that other attributes take."""
+        weight = self._parameters.get("weight")
+        if weight is None:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute 'weight'")
+        return weight
 
     def _parameter(self, rows: Rows) -> Parameter:
         shape = self.num_embeddings, self.embedding_dim

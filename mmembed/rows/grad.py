@@ -93,7 +93,7 @@ class RowGrad:
         order[plan.starts[s]:plan.starts[s + 1]].
         """
         order = self.plan.order
-        return self._held, order if self._source is None else self._source[order]
+        return self._held, order if self._source is None else self._source.take(order)
 
     def is_coalesced(self) -> bool:
         """Return whether the ids are known to be ascending and distinct."""

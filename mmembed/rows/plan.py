@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
+from .. import buffers, kernels
 from ..ids import bad_id_message
 
 IdArray = npt.NDArray[np.signedinteger[Any]]
@@ -78,9 +78,9 @@ class RowPlan:
     def _sort(self) -> tuple[RowArray, RowArray, RowArray]:
         if self._sorted is None:
             n = self.ids.size
-            order, unique = np.empty(n, np.int64), np.empty(n, np.int64)
-            starts, count = np.empty(n + 1, np.int64), np.empty(1, np.int64)
-            work = np.empty(2 * n, np.int64)
+            memory = buffers.empty((5 * n + 2,), np.int64)  # one piece, which is used again
+            order, unique, work = memory[:n], memory[n : 2 * n], memory[2 * n : 4 * n]
+            starts, count = memory[4 * n : 5 * n + 1], memory[5 * n + 1 :]
             bad = kernels.plan(self.ids, self.rows, order, unique, starts, count, work)
             if bad >= 0:
                 raise IndexError(bad_id_message(self.ids, bad, self.rows))

@@ -206,3 +206,17 @@ def test_an_upstream_gradient_is_neither_changed_nor_kept(batches):
     module(batches[0]).backward(upstream)
 
     np.testing.assert_array_equal(upstream.array, 1)
+
+
+def test_a_table_that_grew_since_the_lookup_is_updated(batches):
+    module, optimizer = embedding("Adagrad")
+    stepped, stepper = embedding("Adagrad")
+    optimizer.fuse()
+
+    for one in (module, stepped):
+        output = one(batches[0])
+        one.resize_(ROWS + 10)
+        loss_of(output).backward()
+    stepper.step()
+
+    np.testing.assert_array_equal(module.weight.array[:ROWS], stepped.weight.array[:ROWS])

@@ -100,12 +100,12 @@ def gather_bags(
     cdef const real* rows = &table[0, 0] if table.shape[0] and dim else NULL
     cdef const id_type* all_ids = &ids[0] if n else NULL
     cdef const real* factors = &weights[0] if weights.shape[0] else NULL
-    cdef int t
+    cdef int t, shares = shares_for(threads)
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0 and dim > 0:
-            for t in prange(threads, num_threads=threads, schedule="static"):
-                for b in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+            for t in prange(shares, num_threads=threads, schedule="dynamic", chunksize=1):
+                for b in range(share_start(starts, t, shares), share_start(starts, t + 1, shares)):
                     first = starts[b]
                     sum_bag(
                         rows, stride, dim, all_ids + first, starts[b + 1] - first,
@@ -123,11 +123,44 @@ cdef dispatched take_larger(
     int64_t position,
 ) noexcept nogil:
     cdef Py_ssize_t j
-    cdef bint larger
     for j in range(dim):
-        larger = where[j] < 0 or row[j] > into[j]
-        into[j] = row[j] if larger else into[j]
-        where[j] = position if larger else where[j]
+        where[j] = position if row[j] > into[j] else where[j]
+    for j in range(dim):
+        into[j] = row[j] if row[j] > into[j] else into[j]
+
+
+cdef void largest_of_bag(
+    const real* table,  # IN   row 0
+    Py_ssize_t stride,  # of rows, in elements
+    Py_ssize_t dim,
+    const id_type* ids,  # IN   (n,)
+    Py_ssize_t first,
+    Py_ssize_t last,
+    Py_ssize_t n,
+    int64_t padding,
+    real* out,  # OUT  (dim,)
+    int64_t* where,  # OUT  (dim,)
+) noexcept nogil:
+    cdef const real* row
+    cdef Py_ssize_t i, j
+    cdef bint met = False
+    for i in range(first, last):
+        if i + AHEAD < n:
+            ask_for(table + <Py_ssize_t>ids[i + AHEAD] * stride, dim)
+        if ids[i] == padding:
+            continue
+        row = table + <Py_ssize_t>ids[i] * stride
+        if met:
+            take_larger(out, where, row, dim, i)
+        else:
+            met = True
+            memcpy(out, row, dim * sizeof(real))
+            for j in range(dim):
+                where[j] = i
+    if not met:
+        memset(out, 0, dim * sizeof(real))
+        for j in range(dim):
+            where[j] = -1
 
 
 def gather_bags_max(
@@ -140,19 +173,18 @@ def gather_bags_max(
     int threads,
 ):
     """Set out[b] to the largest of each column in bag b, and where[b] to its position in ids."""
-    cdef Py_ssize_t bad, b, i, j, n = ids.shape[0], dim = table.shape[1]
-    cdef int t
+    cdef Py_ssize_t bad, b, n = ids.shape[0], dim = table.shape[1]
+    cdef Py_ssize_t stride = <Py_ssize_t>(table.strides[0] // <Py_ssize_t>sizeof(real))
+    cdef const real* rows = &table[0, 0] if table.shape[0] and dim else NULL
+    cdef const id_type* all_ids = &ids[0] if n else NULL
+    cdef int t, shares = shares_for(threads)
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0 and dim > 0:
-            for t in prange(threads, num_threads=threads, schedule="static"):
-                for b in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
-                    memset(&out[b, 0], 0, dim * sizeof(real))
-                    for j in range(dim):
-                        where[b, j] = -1
-                    for i in range(starts[b], starts[b + 1]):
-                        if i + AHEAD < n:
-                            ask_for(&table[ids[i + AHEAD], 0], dim)
-                        if ids[i] != padding:
-                            take_larger(&out[b, 0], &where[b, 0], &table[ids[i], 0], dim, i)
+            for t in prange(shares, num_threads=threads, schedule="dynamic", chunksize=1):
+                for b in range(share_start(starts, t, shares), share_start(starts, t + 1, shares)):
+                    largest_of_bag(
+                        rows, stride, dim, all_ids, starts[b], starts[b + 1], n, padding,
+                        &out[b, 0], &where[b, 0],
+                    )
     return bad

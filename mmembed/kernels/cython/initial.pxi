@@ -107,7 +107,9 @@ def initial_rows(
     cdef Py_ssize_t i, k, n = ids.shape[0], dim = out.shape[1]
     with nogil:
         if dim > 0:
-            for i in prange(n, num_threads=threads, schedule="static"):
+            for i in prange(
+                n, num_threads=threads, schedule="dynamic", chunksize=share_rows(n, threads)
+            ):
                 if kind == 0:
                     for k in range(dim):
                         out[i, k] = <real>a

@@ -3,26 +3,32 @@
 cdef enum:
     AHEAD = 8  # rows asked for before their turn, at least, so that several are on their way
     AHEAD_BYTES = 4096  # of them, if rows are small
-    CACHE_LINE = 64  # bytes
     STREAM_BYTES = 1 << 25  # of output from which stores past the cache were faster
+    SHARES = 8  # for each thread
     LANES = 8  # partial sums of a sum of squares
 
 
-cdef inline void ask_for_bytes(const char* row, Py_ssize_t size) noexcept nogil:
-    """Start to bring a row into the cache."""
-    cdef Py_ssize_t i = 0
-    while i < size:
-        prefetch(row + i)
-        i += CACHE_LINE
-
-
 cdef inline void ask_for(const real* row, Py_ssize_t dim) noexcept nogil:
+    """Start to bring a row into the cache."""
     ask_for_bytes(<const char*>row, dim * sizeof(real))
 
 
 cdef inline Py_ssize_t rows_ahead(Py_ssize_t row_bytes) noexcept nogil:
     """Return how many rows to ask for before their turn."""
     return max(<Py_ssize_t>AHEAD, AHEAD_BYTES // max(row_bytes, 1))
+
+
+# Work is cut into more shares than threads, and each thread takes the next: one that wakes late, or
+# that the system has set aside, does not keep the others waiting.
+
+
+cdef inline int shares_for(int threads) noexcept nogil:
+    return threads if threads == 1 else threads * SHARES
+
+
+cdef inline Py_ssize_t share_rows(Py_ssize_t n, int threads) noexcept nogil:
+    """Return how many rows a share has, if all rows take about the same time."""
+    return max(n // shares_for(threads), <Py_ssize_t>1)
 
 
 cdef void gather_share(
@@ -57,7 +63,7 @@ cdef Py_ssize_t gather_rows(
     int threads,
 ) noexcept nogil:
     cdef Py_ssize_t first, last, bad = bad_position(ids, n, rows)
-    cdef int t, width = stream_width()
+    cdef int t, width = stream_width(), shares = shares_for(threads)
     cdef bint past = (
         n * size >= STREAM_BYTES and width and size % width == 0 and <size_t>out % width == 0
     )
@@ -66,9 +72,9 @@ cdef Py_ssize_t gather_rows(
     if threads == 1:
         gather_share(table, stride, size, ids, n, out, past)
     else:
-        for t in prange(threads, num_threads=threads, schedule="static"):
-            first = n * t // threads
-            last = n * (t + 1) // threads
+        for t in prange(shares, num_threads=threads, schedule="dynamic", chunksize=1):
+            first = n * t // shares
+            last = n * (t + 1) // shares
             gather_share(
                 table, stride, size, ids + first, last - first, out + first * size, past
             )
@@ -176,7 +182,9 @@ def row_norms(
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0:
-            for i in prange(n, num_threads=threads, schedule="static"):
+            for i in prange(
+                n, num_threads=threads, schedule="dynamic", chunksize=share_rows(n, threads)
+            ):
                 if i + ahead < n:
                     ask_for(&table[ids[i + ahead], 0], dim)
                 # A row without elements has no address.
@@ -204,7 +212,9 @@ def renorm(
     with nogil:
         bad = check_ids(ids, table.shape[0])
         if bad < 0 and dim > 0:
-            for i in prange(n, num_threads=threads, schedule="static"):
+            for i in prange(
+                n, num_threads=threads, schedule="dynamic", chunksize=share_rows(n, threads)
+            ):
                 if i + ahead < n:
                     ask_for(&table[ids[i + ahead], 0], dim)
                 norm = row_norm(&table[ids[i], 0], dim, norm_type)

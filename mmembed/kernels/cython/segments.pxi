@@ -53,14 +53,14 @@ def segment_sum(
 ):
     """Set out[s] to the sum of segment s."""
     cdef Py_ssize_t s, dim = out.shape[1]
-    cdef int t
+    cdef int t, shares = shares_for(threads)
     cdef const real* all_values = &values[0, 0] if values.shape[0] and dim else NULL
     cdef const int64_t* places = &order[0] if order.shape[0] else NULL
     if dim == 0:
         return
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static"):
-            for s in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+        for t in prange(shares, num_threads=threads, schedule="dynamic", chunksize=1):
+            for s in range(share_start(starts, t, shares), share_start(starts, t + 1, shares)):
                 sum_segment(all_values, places, starts[s], starts[s + 1], dim, &out[s, 0])
 
 
@@ -74,12 +74,12 @@ def scatter_add(
 ):
     """Add the entries of segment s to out[ids[s]], one by one."""
     cdef Py_ssize_t bad, s, k, dim = out.shape[1]
-    cdef int t
+    cdef int t, shares = shares_for(threads)
     with nogil:
         bad = check_ids(ids, out.shape[0])
         if bad < 0 and dim > 0:
-            for t in prange(threads, num_threads=threads, schedule="static"):
-                for s in range(share_start(starts, t, threads), share_start(starts, t + 1, threads)):
+            for t in prange(shares, num_threads=threads, schedule="dynamic", chunksize=1):
+                for s in range(share_start(starts, t, shares), share_start(starts, t + 1, shares)):
                     for k in range(starts[s], starts[s + 1]):
                         add_row(&out[ids[s], 0], &values[order[k], 0], dim)
     return bad

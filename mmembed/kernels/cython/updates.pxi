@@ -80,14 +80,14 @@ cdef Py_ssize_t update_rows(
 ) noexcept nogil:
     """Give each segment's sum to `rule`, with the row it belongs to and that row's state."""
     cdef Py_ssize_t bad, dim = weight.shape[1]
-    cdef int t
+    cdef int t, shares = shares_for(threads)
     bad = check_ids(ids, weight.shape[0])
     if bad < 0 and dim > 0:
-        for t in prange(threads, num_threads=threads, schedule="static"):
+        for t in prange(shares, num_threads=threads, schedule="dynamic", chunksize=1):
             update_share(
                 rule, hyper, weight, first, second, ids, values, order, starts,
-                share_start(starts, t, threads), share_start(starts, t + 1, threads),
-                <real>weight_decay, maximize, &work[t, 0],
+                share_start(starts, t, shares), share_start(starts, t + 1, shares),
+                <real>weight_decay, maximize, &work[threadid(), 0],
             )
     return bad
 

@@ -15,6 +15,13 @@
 #define MMEMBED_DISPATCHED
 #endif
 
+// Start to bring all cache lines of a row into the cache, from that in which it begins on.
+static inline void ask_for_bytes(const char* row, ptrdiff_t size) {
+    const char* end = row + size;
+    for (const char* line = row - (uintptr_t)row % 64; line < end; line += 64)
+        __builtin_prefetch(line);
+}
+
 // Copy n rows of `size` bytes one behind the other, asking for each `ahead` rows before its turn. WIDTH
 // bytes at a time by COPY if that divides `size`.
 #define MMEMBED_COPY_ROWS(NAME, TARGET, ID, WIDTH, COPY) \
@@ -24,8 +31,7 @@
     { \
         for (ptrdiff_t i = 0; i < n; i++, to += size) { \
             if (i + ahead < n) { \
-                const char* coming = table + (ptrdiff_t)ids[i + ahead] * stride; \
-                for (ptrdiff_t k = 0; k < size; k += 64) __builtin_prefetch(coming + k); \
+                ask_for_bytes(table + (ptrdiff_t)ids[i + ahead] * stride, size); \
             } \
             const char* from = table + (ptrdiff_t)ids[i] * stride; \
             if (size % WIDTH) memcpy(to, from, size); \

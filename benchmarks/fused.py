@@ -53,15 +53,11 @@ class Ours:
         self.module = make(rows, dim, sparse=True, _weight=table.copy())
         self._rule = getattr(mm.optim, optimizer)(self.module.parameters(), **OPTIONS[optimizer])
         self._fused = hasattr(self._rule, "fuse")
-        if self._fused:
-            self._rule.fuse()
+        self._rule.fuse()
         self._upstream = mm.tensor(upstream[:, None] if length == 1 else upstream)
 
     def __call__(self, batch: Batch) -> None:
         self.module(batch.ids).backward(self._upstream)
-        if not self._fused:
-            self._rule.step()
-            self._rule.zero_grad()
 
 
 def _sums(rows: int, dim: int, **options: Any) -> mm.nn.EmbeddingBag:

@@ -33,9 +33,12 @@ def step(
     ids_of = draw(rows, skew)
     batches = [ids_of(shape) for _ in range(33)]
     upstream = rng.standard_normal((*shape, 64), dtype=np.float32)
-    ours = mm.nn.Embedding(rows, 64, sparse=True, _weight=start.copy())
+    ours, fused = (mm.nn.Embedding(rows, 64, sparse=True, _weight=start.copy()) for _ in range(2))
     theirs = peers.torch_embedding(start)
-    our_rule = getattr(mm.optim, optimizer)(ours.parameters(), lr=0.1)
+    our_rule, fused_rule = (
+        getattr(mm.optim, optimizer)(module.parameters(), lr=0.1) for module in (ours, fused)
+    )
+    fused_rule.fuse()
     their_rule = getattr(torch.optim, optimizer)(theirs.parameters(), lr=0.1)
     our_upstream, their_upstream = mm.tensor(upstream), torch.from_numpy(upstream)
 
@@ -44,6 +47,9 @@ def step(
         ours(ids).backward(our_upstream)
         our_rule.step()
 
+    def fused_step(ids: Any) -> None:
+        fused(ids).backward(our_upstream)
+
     def their_step(ids: torch.Tensor) -> None:
         their_rule.zero_grad()
         theirs(ids).backward(their_upstream)
@@ -51,17 +57,20 @@ def step(
 
     for batch in batches[:2]:
         our_step(batch)
+        fused_step(batch)
         their_step(torch.from_numpy(batch))
     met = np.unique(np.concatenate(batches[:2]))
     peers.same(ours.weight.array[met], theirs.weight[torch.from_numpy(met)], 1e-3)
+    np.testing.assert_array_equal(fused.weight.array, ours.weight.array)
     peers.move_state(their_rule)
-    our_batches = contest.Turns(batches)
+    our_batches, fused_batches = contest.Turns(batches), contest.Turns(batches)
     their_batches = contest.Turns(map(torch.from_numpy, batches))
     return contest.run(
         f"step, {optimizer}, {shape[0]} x {shape[1]} ids, {rows} rows, dim 64, {skew}",
         {
             "torch": lambda: their_step(their_batches()),
             "mmembed": lambda: our_step(our_batches()),
+            "mmembed, fused": lambda: fused_step(fused_batches()),
         },
         "torch",
         seconds,

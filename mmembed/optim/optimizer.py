@@ -187,15 +187,20 @@ class Optimizer(abc.ABC):
         Raises
         ------
         ValueError    one of them is no parameter of this optimizer; none has been fused then.
-        RuntimeError  another optimizer is fused with one of them.
+        RuntimeError  another optimizer is fused with one of them; none has been fused then.
 
         `backward` then raises what `step` would; no parameter has changed that comes later.
 
         Source: FBGEMM's EXACT optimizers, which sum the gradients of a row first as well.
         """
-        for parameter in self._parameters_in(what):
-            parameter.hand_gradients_to(_Fused(self, parameter))
-            self._fused.add(parameter)
+        parameters = [one for one in self._parameters_in(what) if one not in self._fused]
+        try:
+            for parameter in parameters:
+                parameter.hand_gradients_to(_Fused(self, parameter))
+                self._fused.add(parameter)
+        except RuntimeError:
+            self.unfuse(*parameters)
+            raise
 
     def unfuse(self, *what: Any) -> None:
         """Let `backward` collect gradients again; takes what `fuse` takes."""

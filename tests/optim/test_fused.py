@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,20 @@ import mmembed as mm
 from mmembed import nn, optim
 
 ROWS, DIM = 50, 6
+
+
+def descend(weight, gradient, lr):
+    for j in range(weight.size):
+        weight[j] -= lr * gradient[j]
+
+
 RULES = {
     "SGD": lambda parameters: optim.SGD(parameters, lr=0.1),
     "momentum": lambda parameters: optim.SGD(parameters, lr=0.1, momentum=0.9),
     "Adagrad": lambda parameters: optim.Adagrad(parameters, lr=0.1),
     "RowwiseAdagrad": lambda parameters: optim.RowwiseAdagrad(parameters, lr=0.1),
+    "RowwiseAdam": lambda parameters: optim.RowwiseAdam(parameters, lr=0.1),
+    "RowOptimizer": lambda parameters: optim.RowOptimizer(parameters, descend, lr=0.1),
     "SparseAdam": lambda parameters: optim.SparseAdam(parameters, lr=0.1),
     "SparseAdamW": lambda parameters: optim.SparseAdamW(parameters, lr=0.1),
     "Adam": lambda parameters: optim.Adam(parameters, lr=0.1),
@@ -153,6 +164,21 @@ def test_fuse_refuses_what_another_optimizer_updates():
         other.fuse()
 
 
+def test_fuse_refused_for_one_parameter_fuses_none(batches):
+    free, _ = embedding("SGD")
+    taken, optimizer = embedding("SGD")
+    optimizer.fuse()
+    both = optim.Adagrad([free.weight, taken.weight], lr=0.1)
+
+    with pytest.raises(RuntimeError, match="already handed to something else"):
+        both.fuse()
+
+    loss_of(free(batches[0])).backward()
+    assert free.weight.grad is not None
+    loss_of(taken(batches[0])).backward()
+    assert taken.weight.grad is None
+
+
 def test_backward_raises_what_step_would_and_changes_nothing(batches):
     module = nn.Embedding(ROWS, DIM, sparse=True, _weight=weights())
     optimizer = optim.SGD(module.parameters(), lr=0.1, weight_decay=0.1)
@@ -220,3 +246,14 @@ def test_a_table_that_grew_since_the_lookup_is_updated(batches):
     stepper.step()
 
     np.testing.assert_array_equal(module.weight.array[:ROWS], stepped.weight.array[:ROWS])
+
+
+def test_the_example_of_the_docs_runs():
+    docs = Path(__file__).parents[2] / "docs" / "optimizers.md"
+    texts = re.findall(r"^```python\n(.*?)^```$", docs.read_text(), re.DOTALL | re.MULTILINE)
+    (text,) = (text for text in texts if ".fuse(" in text)
+
+    names = {}
+    exec(text, names)
+
+    assert names["items"].weight.grad is None

@@ -23,7 +23,8 @@ DOCS = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text(encoding
 
 
 def example():
-    (text,) = re.findall(r"^```python\n(.*?)^```$", DOCS, re.DOTALL | re.MULTILINE)
+    texts = re.findall(r"^```python\n(.*?)^```$", DOCS, re.DOTALL | re.MULTILINE)
+    (text,) = (text for text in texts if "def ftrl" in text)
     names = {}
     exec(text, names)
     return names

@@ -50,7 +50,7 @@ class Ours:
     def __init__(self, table: Any, optimizer: str, upstream: Any, length: int) -> None:
         rows, dim = table.shape
         make = mm.nn.Embedding if length == 1 else _sums
-        self.module = make(rows, dim, sparse=True, _weight=table.copy())
+        self.module = make(rows, dim, sparse=True, _weight=limits.aligned_copy(table))
         self._rule = getattr(mm.optim, optimizer)(self.module.parameters(), **OPTIONS[optimizer])
         self._fused = hasattr(self._rule, "fuse")
         self._rule.fuse()

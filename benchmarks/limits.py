@@ -156,6 +156,13 @@ def aligned(shape: tuple[int, ...]) -> Any:
     return array
 
 
+def aligned_copy(array: Any) -> Any:
+    """Return a float32 copy in such memory."""
+    copy = aligned(array.shape)
+    copy[...] = array
+    return copy
+
+
 def copies(source: Callable[[], Any], target: Any, loops: Loops) -> dict[str, Callable[[], object]]:
     """Return the ways to copy an array of one dimension that there are."""
     theirs = torch.from_numpy(target)

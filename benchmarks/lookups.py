@@ -64,7 +64,8 @@ def gather(dim: int, megabytes: int, table_megabytes: int, seconds: float) -> co
 
 def bags(skew: str, rows: int, bags: int, seconds: float) -> contest.Contest:
     """Sums of bags of 16 rows of 64 numbers."""
-    table = np.random.default_rng(0).standard_normal((rows, 64), dtype=np.float32)
+    values = np.random.default_rng(0).standard_normal((rows, 64), dtype=np.float32)
+    table = limits.aligned_copy(values)
     ids_of = draw(rows, skew)
     batches = [ids_of((bags * 16,)) for _ in range(33)]
     ours, theirs = contest.Turns(batches), contest.Turns(map(torch.from_numpy, batches))
@@ -97,10 +98,11 @@ def bags(skew: str, rows: int, bags: int, seconds: float) -> contest.Contest:
 
 def renorm(rows: int, n: int, seconds: float) -> contest.Contest:
     """Norms of n distinct rows, of which one in a hundred is above the limit, once."""
-    table = np.full((rows, 64), 0.1, np.float32)
+    table = limits.aligned((rows, 64))
+    table[...] = 0.1
     ids = np.random.default_rng(0).permutation(rows)[:n]
     table[ids[::100]] = 1.0
-    theirs, their_ids = torch.from_numpy(table.copy()), torch.from_numpy(ids)
+    theirs, their_ids = torch.from_numpy(limits.aligned_copy(table)), torch.from_numpy(ids)
     ordered = np.sort(ids)
     torch.embedding_renorm_(theirs, their_ids, 1.0, 2.0)
     kernels.renorm(table, ordered, 1.0, 2.0)
@@ -151,7 +153,7 @@ def dense_backward(rows: int, n: int, seconds: float) -> contest.Contest:
 def small(n: int, seconds: float) -> contest.Contest:
     """A hundred calls of a module with n ids, without gradients."""
     ours, theirs = mm.nn.Embedding(10_000, 64), torch.nn.Embedding(10_000, 64)
-    theirs.weight.data = torch.from_numpy(ours.weight.array.copy())
+    theirs.weight.data = torch.from_numpy(limits.aligned_copy(ours.weight.array))
     ids = np.random.default_rng(0).integers(0, 10_000, n)
     their_ids = torch.from_numpy(ids)
     same(ours(ids).detach(), theirs(their_ids))

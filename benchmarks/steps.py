@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import contest
+import limits
 import numpy as np
 import peers
 import script
@@ -33,8 +34,10 @@ def step(
     ids_of = draw(rows, skew)
     batches = [ids_of(shape) for _ in range(33)]
     upstream = rng.standard_normal((*shape, 64), dtype=np.float32)
-    ours, fused = (mm.nn.Embedding(rows, 64, sparse=True, _weight=start.copy()) for _ in range(2))
-    theirs = peers.torch_embedding(start)
+    ours, fused = (
+        mm.nn.Embedding(rows, 64, sparse=True, _weight=limits.aligned_copy(start)) for _ in range(2)
+    )
+    theirs = peers.torch_embedding(limits.aligned_copy(start))
     our_rule, fused_rule = (
         getattr(mm.optim, optimizer)(module.parameters(), lr=0.1) for module in (ours, fused)
     )

@@ -2,8 +2,8 @@
 
 NumPy asks the system for huge pages and torch does not, which alone makes random rows two or three
 times as slow; torch begins arrays with a cache line and NumPy does not. What a peer keeps between
-calls, and what we keep, is therefore in memory from NumPy that begins with a cache line; what a call
-returns everyone allocates as for its users.
+calls, and what we keep, is therefore in memory from NumPy that begins with a cache line. What a
+call returns, everyone allocates as for its users.
 
 Must not know mmembed.
 """

@@ -21,16 +21,20 @@ import_array()
 
 cdef extern from "kernels/cython/vectors.h" nogil:
     void sum_float_int32(
-        const float*, Py_ssize_t, const int32_t*, const float*, Py_ssize_t, int64_t, float*
+        const float*, Py_ssize_t, const int32_t*, const float*, Py_ssize_t, int64_t,
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, float*
     ) noexcept
     void sum_float_int64(
-        const float*, Py_ssize_t, const int64_t*, const float*, Py_ssize_t, int64_t, float*
+        const float*, Py_ssize_t, const int64_t*, const float*, Py_ssize_t, int64_t,
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, float*
     ) noexcept
     void sum_double_int32(
-        const double*, Py_ssize_t, const int32_t*, const double*, Py_ssize_t, int64_t, double*
+        const double*, Py_ssize_t, const int32_t*, const double*, Py_ssize_t, int64_t,
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, double*
     ) noexcept
     void sum_double_int64(
-        const double*, Py_ssize_t, const int64_t*, const double*, Py_ssize_t, int64_t, double*
+        const double*, Py_ssize_t, const int64_t*, const double*, Py_ssize_t, int64_t,
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, double*
     ) noexcept
     int stream_width() noexcept
     void copy_rows_int32(
@@ -46,6 +50,7 @@ cdef extern from "kernels/cython/vectors.h" nogil:
         char*, const char*, Py_ssize_t, Py_ssize_t, const int64_t*, Py_ssize_t, Py_ssize_t
     ) noexcept
     void ask_for_bytes(const char*, Py_ssize_t) noexcept
+    void ask_for_bytes_in_second(const char*, Py_ssize_t) noexcept
     # The return type of a function that returns nothing and is compiled once per processor family.
     ctypedef void dispatched "MMEMBED_DISPATCHED void"
 

@@ -11,16 +11,26 @@ cdef void sum_columns(
     const real* weights,  # IN   (count,), of the bag, or NULL
     Py_ssize_t count,
     int64_t padding,
+    Py_ssize_t ahead,
+    Py_ssize_t last,  # id, from the first of the bag, that may not be asked for
+    Py_ssize_t size,  # bytes of a row to ask for
     Py_ssize_t width,  # columns
     real* out,  # OUT  (width,)
 ) noexcept nogil:
-    """Add up the rows of a bag in `width` columns; those of no row are -0."""
+    """Add up the rows of a bag in `width` columns; those of no row are -0.
+
+    On the way, ask for the rows that come `ahead` ids later.
+    """
     cdef const real* row
     cdef real factor
     cdef Py_ssize_t i, j
     for j in range(width):
         out[j] = -0.0
     for i in range(count):
+        if i + ahead < last:
+            ask_for_bytes_in_second(
+                <const char*>(table + <Py_ssize_t>ids[i + ahead] * stride), size
+            )
         if ids[i] != padding:
             row = table + <Py_ssize_t>ids[i] * stride
             factor = weights[i] if weights != NULL else 1
@@ -35,17 +45,28 @@ cdef inline void sum_wide(
     const real* weights,
     Py_ssize_t count,
     int64_t padding,
+    Py_ssize_t ahead,
+    Py_ssize_t last,
+    Py_ssize_t size,
     real* out,  # OUT  (COLUMN_BYTES / sizeof(real),)
 ) noexcept nogil:
     """`sum_columns` of COLUMN_BYTES."""
     if real is float and id_type is int32_t:
-        sum_float_int32(table, stride, ids, weights, count, padding, out)
+        sum_float_int32(
+            table, stride, ids, weights, count, padding, ahead, last, size, out
+        )
     elif real is float:
-        sum_float_int64(table, stride, ids, weights, count, padding, out)
+        sum_float_int64(
+            table, stride, ids, weights, count, padding, ahead, last, size, out
+        )
     elif id_type is int32_t:
-        sum_double_int32(table, stride, ids, weights, count, padding, out)
+        sum_double_int32(
+            table, stride, ids, weights, count, padding, ahead, last, size, out
+        )
     else:
-        sum_double_int64(table, stride, ids, weights, count, padding, out)
+        sum_double_int64(
+            table, stride, ids, weights, count, padding, ahead, last, size, out
+        )
 
 
 cdef void sum_bag(
@@ -62,10 +83,8 @@ cdef void sum_bag(
 ) noexcept nogil:
     """Sum, or average, the rows of a bag."""
     cdef Py_ssize_t i, column = 0, counted = count
-    cdef Py_ssize_t wide = <Py_ssize_t>(COLUMN_BYTES // sizeof(real))
-    # The rows of the bags that come next, as many as this bag has.
-    for i in range(count, count + min(max(count, <Py_ssize_t>AHEAD), after)):
-        ask_for(table + <Py_ssize_t>ids[i] * stride, dim)
+    cdef Py_ssize_t wide = <Py_ssize_t>(COLUMN_BYTES // sizeof(real)), last = count + after
+    cdef Py_ssize_t size = dim * sizeof(real), ahead = rows_ahead(size)
     if padding >= 0:
         for i in range(count):
             counted -= ids[i] == padding
@@ -73,11 +92,15 @@ cdef void sum_bag(
         memset(out, 0, dim * sizeof(real))
         return
     while column + wide <= dim:
-        sum_wide(table + column, stride, ids, weights, count, padding, out + column)
+        sum_wide(
+            table + column, stride, ids, weights, count, padding, ahead, last, size, out + column
+        )
+        size = 0  # whole rows were asked for at their first columns
         column += wide
     if column < dim:
         sum_columns(
-            table + column, stride, ids, weights, count, padding, dim - column, out + column
+            table + column, stride, ids, weights, count, padding, ahead, last, size,
+            dim - column, out + column,
         )
     if mean:
         for i in range(dim):
@@ -146,7 +169,9 @@ cdef void largest_of_bag(
     cdef bint met = False
     for i in range(first, last):
         if i + AHEAD < n:
-            ask_for(table + <Py_ssize_t>ids[i + AHEAD] * stride, dim)
+            ask_for_bytes_in_second(
+                <const char*>(table + <Py_ssize_t>ids[i + AHEAD] * stride), dim * sizeof(real)
+            )
         if ids[i] == padding:
             continue
         row = table + <Py_ssize_t>ids[i] * stride

@@ -15,12 +15,17 @@
 #define MMEMBED_DISPATCHED
 #endif
 
-// Start to bring all cache lines of a row into the cache, from that in which it begins on.
-static inline void ask_for_bytes(const char* row, ptrdiff_t size) {
-    const char* end = row + size;
-    for (const char* line = row - (uintptr_t)row % 64; line < end; line += 64)
-        __builtin_prefetch(line);
-}
+// Start to bring all cache lines of a row near, from that in which it begins on: into the first level of
+// the cache, or only into the second. The latter took 0.8 of the time where rows are read and nothing
+// large is written (bags), and a little more where rows are copied or updated.
+#define MMEMBED_ASK_FOR(NAME, LEVEL) \
+    static inline void NAME(const char* row, ptrdiff_t size) { \
+        const char* end = row + size; \
+        for (const char* line = row - (uintptr_t)row % 64; line < end; line += 64) \
+            __builtin_prefetch(line, 0, LEVEL); \
+    }
+MMEMBED_ASK_FOR(ask_for_bytes, 3)
+MMEMBED_ASK_FOR(ask_for_bytes_in_second, 2)
 
 // Copy n rows of `size` bytes one behind the other, asking for each `ahead` rows before its turn. WIDTH
 // bytes at a time by COPY if that divides `size`.
@@ -80,16 +85,22 @@ static int stream_width(void) { return 0; }
 #endif
 
 // Add up COLUMN_BYTES of columns of the rows of a bag, in four vectors: compilers keep these in
-// registers, and an array on the stack. -0 + x is x, whatever x is.
+// registers, and an array on the stack. -0 + x is x, whatever x is. On the way, ask for `size` bytes of
+// the rows that come `ahead` ids later, before id `last`.
 #define MMEMBED_SUM_WIDE(NAME, REAL, ID) \
     typedef REAL NAME##_line \
         __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias)); \
     static MMEMBED_DISPATCHED void NAME( \
         const REAL* table, ptrdiff_t stride, const ID* ids, const REAL* weights, \
-        ptrdiff_t count, int64_t padding, REAL* out) \
+        ptrdiff_t count, int64_t padding, ptrdiff_t ahead, ptrdiff_t last, ptrdiff_t size, \
+        REAL* out) \
     { \
         NAME##_line zero = {0}, a = -zero, b = a, c = a, d = a; \
         for (ptrdiff_t i = 0; i < count; i++) { \
+            if (i + ahead < last) { \
+                const REAL* coming = table + (ptrdiff_t)ids[i + ahead] * stride; \
+                ask_for_bytes_in_second((const char*)coming, size); \
+            } \
             if (ids[i] == padding) continue; \
             const NAME##_line* row = (const NAME##_line*)(table + (ptrdiff_t)ids[i] * stride); \
             REAL factor = weights ? weights[i] : 1; \

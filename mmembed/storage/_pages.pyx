@@ -11,6 +11,9 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void* address, size_t length, int advice)
     int mincore(void* address, size_t length, unsigned char* vector)
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void* out, size_t count, long offset)
+
 cdef extern from "<sys/resource.h>" nogil:
     int RUSAGE_SELF
     cdef struct rusage:
@@ -114,3 +117,16 @@ def major_faults():
     cdef rusage usage
     getrusage(RUSAGE_SELF, &usage)
     return usage.ru_majflt
+
+
+def read_each(
+    int fd,
+    const int64_t[::1] offsets,  # IN   (n,)
+    uint8_t[::1] out,  # OUT  as many bytes as each read takes
+):
+    """Read a piece of a file at each offset, one after the other; returns how many were whole."""
+    cdef Py_ssize_t i, whole = 0, size = out.shape[0]
+    with nogil:
+        for i in range(offsets.shape[0]):
+            whole += pread(fd, &out[0], size, offsets[i]) == size
+    return whole

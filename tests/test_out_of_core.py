@@ -1,0 +1,67 @@
+"""The benchmark of tables larger than memory runs, at a small size, so that it does not rot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import cold_tables
+import memory_group
+import out_of_core
+
+
+@pytest.fixture
+def bound():
+    try:
+        with memory_group.bounded(1 << 30):
+            pass
+    except memory_group.UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("skew", ["uniform", "contiguous", "hashed"])
+def test_batches_are_ids_of_the_table_and_scattering_keeps_their_counts(skew):
+    ids = cold_tables.batches(5000, skew, 4, size=1000)
+
+    assert ids.shape == (4, 1000)
+    assert 0 <= ids.min() <= ids.max() < 5000
+    if skew == "hashed":
+        ranks = cold_tables.batches(5000, "contiguous", 4, size=1000)
+        counts = [np.sort(np.unique(some, return_counts=True)[1]) for some in (ids, ranks)]
+        np.testing.assert_array_equal(*counts)
+
+
+def test_contestants_run_under_a_bound_and_give_the_rows(bound, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(out_of_core, "mixed_limit", lambda *_: 1.0)
+    arguments = argparse.Namespace(
+        questions=["lookup", "ahead", "identical", "Adagrad"],
+        readers=["mmembed", "faults"],
+        skews=["hashed"],
+        parts=[1],
+        megabytes=16,
+        seconds=0.2,
+        batches=20,
+    )
+
+    results = out_of_core.measure(arguments, tmp_path)
+
+    # So little memory is not enough for torch to run in.
+    ours = [one for one in results["runs"] if one["name"] != "torch"]
+    assert [one.get("failed") for one in ours] == [None] * len(ours)
+    digests = [one["digests"] for one in results["runs"] if one["question"] == "identical"]
+    assert digests[0] == digests[1]
+    out_of_core.draw(results, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").exists()
+
+
+def test_a_result_that_was_asked_again_replaces_the_one_before():
+    one = {"question": "lookup", "skew": "hashed", "part": 4, "name": "mmembed", "failed": "x"}
+
+    assert out_of_core.key(one) == ("lookup", "hashed", 4, "mmembed")
+    assert "x failed" in out_of_core.line(one)

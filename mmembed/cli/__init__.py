@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MmembedError
-from . import demo, inspect, plot, train
+from . import demo, doctor, inspect, plot, stats, train
 
-GROUPS = (train, inspect, plot, demo)
+GROUPS = (train, inspect, plot, stats, doctor, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -62,12 +62,12 @@ def run_info(arguments: argparse.Namespace) -> int:
     for name, value in facts.items():
         if name == "columns":
             for column, said in value.items():
-                text = f"{column}: {said['shape']} {said['dtype']}, {_size(said['bytes'])}"
+                text = f"{column}: {said['shape']} {said['dtype']}, {size(said['bytes'])}"
                 print(f"{'column':{width}}  {text}, starts as {said['init']}")
         elif isinstance(value, dict):
             print(f"{name:{width}}  {json.dumps(value)}")
         else:
-            print(f"{name:{width}}  {_size(value) if name == 'bytes on disk' else value}")
+            print(f"{name:{width}}  {size(value) if name == 'bytes on disk' else value}")
     return 0
 
 
@@ -107,7 +107,8 @@ def _facts(table: Table) -> dict[str, Any]:
     return facts
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Return a number of bytes in three digits and a unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 999.5:  # which three digits would make 1000
             return f"{count:.3g} {unit}"

@@ -130,3 +130,23 @@ def read_each(
         for i in range(offsets.shape[0]):
             whole += pread(fd, &out[0], size, offsets[i]) == size
     return whole
+
+
+def resident_of(
+    uintptr_t address,  # of a map, or of a page in it
+    Py_ssize_t pages,
+    int shift,
+    unsigned char[::1] work,  # INOUT  (as many as are looked at in one call,)
+):
+    """Return how many of `pages` pages from `address` on are in memory."""
+    cdef Py_ssize_t at = 0, i, some, count = 0
+    with nogil:
+        while at < pages:
+            some = min(pages - at, work.shape[0])
+            if mincore(
+                <void*>(address + (<size_t>at << shift)), <size_t>some << shift, &work[0]
+            ) == 0:
+                for i in range(some):
+                    count += work[i] & 1
+            at += some
+    return count

@@ -70,6 +70,11 @@ def resident_in_python(address: int, shift: int, pages: PageArray) -> int:
     return 0
 
 
+def resident_of_in_python(address: int, pages: int, shift: int, work: npt.NDArray[np.uint8]) -> int:
+    """Return -1: Python cannot tell."""
+    return -1
+
+
 def set_marks_in_python(marks: Marks, pages: PageArray, mark: int) -> None:
     """Set marks[pages] = mark."""
     marks[pages] = mark
@@ -90,12 +95,14 @@ if _pages is not None:
     pages_of = _pages.pages_of
     read_ahead = _pages.read_ahead
     resident = _pages.resident
+    resident_of = _pages.resident_of
     set_marks = _pages.set_marks
     major_faults = _pages.major_faults
 else:
     pages_of = pages_of_in_python
     read_ahead = read_ahead_in_python
     resident = resident_in_python
+    resident_of = resident_of_in_python
     set_marks = set_marks_in_python
     major_faults = major_faults_in_python
     read_each = read_each_in_python

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import page_calls, readahead
+from . import page_calls, process, readahead
 
 IdArray = npt.NDArray[np.signedinteger[Any]]
 PageArray = npt.NDArray[np.int64]
@@ -226,6 +226,38 @@ class ColumnPages:
     def _wake(self) -> None:
         self._resting = False
         self._calm = 0
+
+    def resident(self) -> float | None:
+        """Return the share of the pages that are in memory; None if it cannot be told.
+
+        Of a map of many pages, windows spread over it are looked at: two million pages in all.
+        """
+        pages, window = self._length >> SHIFT, 1024
+        stride = max(1, pages // (2048 * window))
+        work = np.empty(window, np.uint8)
+        found = looked = 0
+        for first in range(0, pages, window * stride):
+            some = min(window, pages - first)
+            address = self._address + (first << SHIFT)
+            there = page_calls.resident_of(address, some, SHIFT, work)
+            if there < 0:
+                return None
+            found += there
+            looked += some
+        return found / looked if looked else None
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what has been done, and how much is in memory; see `Table.stats`."""
+        return {
+            "resident": self.resident(),
+            "resting": self._resting,
+            "ids": self.looked_up,
+            "pages asked": self.asked,
+            "pages asked ahead": self.ahead,
+            "calls": self.calls,
+            "seconds waited": self.waited,
+            "dirty bytes": process.dirty_bytes(self._address, self._length),
+        }
 
     def _advise(self, advice: int) -> None:
         with contextlib.suppress(OSError, ValueError):  # advice, after all

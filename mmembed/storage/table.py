@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .. import kernels
 from ..errors import ClosedTableError, CorruptTableError
 from ..ids import as_ids, bad_id_message
+from . import process
 from .access import check_array, check_rows, settle, take
 from .column import MAX_BYTES, Column, check_name, column_seed, dtype_name, whole_number
 from .description import Described
@@ -242,6 +243,38 @@ class Table(Described):
         except KeyError:
             self.column(name)  # raises what says which there are
             raise
+
+    def stats(self) -> dict[str, Any]:
+        """Return what happens between this table's files and memory, as numbers by name.
+
+        Returns
+        -------
+        columns : by name, `bytes` of the rows; on disk also:
+            resident : share of the pages that are in memory, or None if the system does not tell.
+            resting : whether lookups find the pages in memory, and have stopped asking for them.
+            ids : with which lookups and updates came, since the table was opened.
+            pages asked, pages asked ahead, calls : what the system was asked to read, how much of
+                it on the thread that reads ahead, and in how many calls.
+            seconds waited : spent in lookups and updates on asking.
+            dirty bytes : changed through this map and not yet on the disk; None if unknown.
+        process : this process's `major faults` (pages that a thread waited for alone), `bytes read`
+            and `bytes written`, since it began; the last two None if unknown.
+        read amplification : bytes read per byte of the rows that lookups and updates came with, in
+            this process; None before the first.
+
+        The counts of ids of a resting column run behind by a few thousand.
+        """
+        columns: dict[str, dict[str, Any]] = {}
+        useful = 0
+        for column in self._open_store().superblock.columns:
+            columns[column.name] = {"bytes": self.rows * column.row_bytes}
+            if (pages := self.column_pages(column.name)) is not None:
+                columns[column.name] |= pages.statistics()
+                useful += pages.looked_up * column.row_bytes
+        own = process.counters()
+        read = own["bytes read"]
+        amplification = None if read is None or not useful else read / useful
+        return {"columns": columns, "process": own, "read amplification": amplification}
 
     def gather(
         self, ids: npt.ArrayLike, out: FloatArray | None = None, column: str = "weight"

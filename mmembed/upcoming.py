@@ -13,10 +13,10 @@ import numpy as np
 
 from .autograd import is_grad_enabled
 from .ids import as_ids
+from .memory import limit
 from .parameter import TableParameter
 from .storage import Table
 from .storage.column import whole_number
-from .storage.memory import limit
 from .storage.pages import SHIFT, Prefetch, read_later
 
 B = TypeVar("B")

@@ -15,6 +15,8 @@ PACKAGE = Path(mmembed.__file__).parent
 FLOORS = {
     "buffers": 0,
     "errors": 0,
+    "memory": 0,
+    "spill": 1,
     "ids": 1,
     "autograd": 1,
     "kernels": 2,

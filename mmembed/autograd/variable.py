@@ -7,6 +7,7 @@ goes.
 
 from __future__ import annotations
 
+import mmap
 import sys
 import threading
 import weakref
@@ -35,6 +36,11 @@ _USE_DETACH = (
     " If you want to use a computed variable in a subgraph that doesn't require differentiation "
     "use var_no_grad = var.detach()."
 )
+
+
+def _owns_memory(array: Array) -> bool:
+    """Whether the array is alone over its memory: NumPy's own, or a map made for it."""
+    return array.base is None or isinstance(array.base, mmap.mmap)
 
 
 class Variable:
@@ -296,7 +302,7 @@ class Variable:
             if isinstance(self._grad, np.ndarray):
                 self._grad = wrap(self._grad)
         elif dense:
-            kept = owned and gradient.base is None
+            kept = owned and _owns_memory(gradient)
             self._grad = wrap(gradient if kept else np.array(gradient, order="C"))
         else:
             self._grad = gradient if owned else gradient.clone()

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..storage import Table, device, looks_like_table, memory, probe
+from .. import memory
+from ..storage import Table, device, looks_like_table, probe
 from .inspect import size
 
 PAGE = mmap.PAGESIZE

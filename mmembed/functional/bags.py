@@ -6,7 +6,6 @@ Must not know whether a table is a file, nor modules or optimizers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,24 +17,22 @@ from ..autograd import Tensor, is_grad_enabled, record
 from ..autograd.dtypes import TORCH_NAMES
 from ..autograd.ops.reduce import wide_dtype
 from ..ids import as_ids
-from ..rows import RowGrad, RowPlan
+from ..rows import RowPlan
 from .lookup import (
     FloatArray,
+    GradientOf,
     IdArray,
     announce,
     check_ids,
     check_trainable,
-    gradient_of_rows,
     ids_of,
     prepare,
     raise_for,
     renorm,
     row_index,
-    rows_by_then,
 )
 
 RowArray = npt.NDArray[np.int64]
-_Gradient = Callable[[FloatArray, RowPlan, RowArray | None], RowGrad | FloatArray]
 
 MODES = ("sum", "mean", "max")
 
@@ -138,7 +135,7 @@ def embedding_bag(
         check_ids(ids, rows)
         renorm(weight, bags.plan, max_norm, norm_type)
     given = tuple(tensor if isinstance(tensor, Tensor) else None for tensor in (input, offsets))
-    gradient = _gradient_of(weight, padding, sparse)
+    gradient = GradientOf(weight, padding, sparse)
     if mode == "max":
         result = _largest(weight, bags, gradient, given)
     else:
@@ -154,19 +151,8 @@ def embedding_bag(
 # `given` are the tensors of ids and offsets: saved, so that changing them is refused in backward.
 
 
-def _gradient_of(weight: Tensor, padding: int | None, sparse: bool) -> _Gradient:
-    rows_now = rows_by_then(weight)
-
-    def gradient(
-        entries: FloatArray, plan: RowPlan, source: RowArray | None
-    ) -> RowGrad | FloatArray:
-        return gradient_of_rows(entries, plan, rows_now(), padding, sparse, source)
-
-    return gradient
-
-
 def _largest(
-    weight: Tensor, bags: _Bags, gradient: _Gradient, given: tuple[Tensor | None, ...]
+    weight: Tensor, bags: _Bags, gradient: GradientOf, given: tuple[Tensor | None, ...]
 ) -> Tensor:
     rows, ids, passed = _acceptable(weight.array, bags)
     shape = bags.starts.size - 1, rows.shape[1]
@@ -189,7 +175,7 @@ def _summed(
     factors: Tensor | None,
     mean: bool,
     by_frequency: bool,
-    gradient: _Gradient,
+    gradient: GradientOf,
     given: tuple[Tensor | None, ...],
 ) -> Tensor:
     rows, ids, passed = _acceptable(weight.array, bags)

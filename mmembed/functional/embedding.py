@@ -15,17 +15,16 @@ from ..autograd import Tensor, is_grad_enabled, record
 from ..rows import RowGrad, RowPlan
 from .lookup import (
     FloatArray,
+    GradientOf,
     IdArray,
     announce,
     check_ids,
     check_trainable,
-    gradient_of_rows,
     ids_of,
     prepare,
     raise_for,
     renorm,
     row_index,
-    rows_by_then,
 )
 
 
@@ -94,13 +93,13 @@ def embedding(
     if sparse:
         announce(weight, plan)
 
-    rows_now = rows_by_then(weight)
+    whole = GradientOf(weight, padding, sparse)
 
     def gradient(upstream: Any, plan: RowPlan, _input: Any) -> RowGrad | FloatArray:
         entries = np.require(upstream, requirements=["C", "A"]).reshape(plan.ids.size, dim)
         if scale_grad_by_freq:
             entries = entries * (1.0 / plan.counts()).astype(entries.dtype)[:, None]
-        return gradient_of_rows(entries, plan, rows_now(), padding, sparse)
+        return whole(entries, plan)
 
     return record(
         "EmbeddingBackward0",

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Callable
+import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
+from .. import kernels, spill
 from ..autograd import Tensor
 from ..ids import as_ids, bad_id_message
 from ..rows import RowGrad, RowPlan
@@ -124,11 +124,25 @@ def _number(value: Any, name: str, position: int) -> float:
     return float(value)
 
 
-def rows_by_then(weight: Tensor) -> Callable[[], int]:
-    """Return what tells how many rows the table has when it is asked: it may grow until then."""
-    table = getattr(weight, "table", None)
-    rows = weight.shape[0]
-    return lambda: rows if table is None else table.rows
+class GradientOf:
+    """Makes the gradient of a table of rows, as wide as the table is by then: it may have grown."""
+
+    def __init__(self, weight: Tensor, padding: int | None, sparse: bool) -> None:
+        self._table = getattr(weight, "table", None)
+        self._rows = weight.shape[0]
+        self._padding = padding
+        self._sparse = sparse
+
+    def __call__(
+        self, entries: FloatArray, plan: RowPlan, source: RowArray | None = None
+    ) -> RowGrad | FloatArray:
+        """Return the gradient made of one entry per id; padding gets none.
+
+        One that is dense, of a table on a disk and larger than memory, is on that disk as well.
+        """
+        table = self._table
+        rows, folder = (self._rows, None) if table is None else (table.rows, table.path)
+        return gradient_of_rows(entries, plan, rows, self._padding, self._sparse, source, folder)
 
 
 def gradient_of_rows(
@@ -138,10 +152,11 @@ def gradient_of_rows(
     padding: int | None,
     sparse: bool,
     source: RowArray | None = None,
+    folder: os.PathLike[str] | None = None,
 ) -> RowGrad | FloatArray:
     """Return the gradient of a table of `rows` rows from one entry per id; padding gets none.
 
-    `source` : see `RowGrad`.
+    `source` : see `RowGrad`. `folder` : see `spill.zeros`.
     """
     if rows != plan.rows:
         plan = plan.widened(rows)
@@ -151,7 +166,8 @@ def gradient_of_rows(
     gradient = RowGrad(plan, entries, source=source)
     if sparse:
         return gradient
-    dense = gradient.to_dense().array
+    zeros = spill.zeros(gradient.shape, gradient.dtype, folder, plan.unique)
+    dense = gradient.to_dense(zeros).array
     if padding is not None and rows:
         dense[padding] = 0
     return dense

@@ -135,9 +135,12 @@ class RowGrad:
         """Coalesce in place; returns the gradient."""
         return self._become(self.coalesce())
 
-    def to_dense(self) -> Tensor:
-        """Return the whole gradient, (rows, dim): its size is that of the table."""
-        return Tensor(self._added_to(np.zeros(self.shape, self.dtype)))
+    def to_dense(self, zeros: FloatArray | None = None) -> Tensor:
+        """Return the whole gradient, (rows, dim): its size is that of the table.
+
+        `zeros` : an array of that shape and dtype for it; by default a new one in memory.
+        """
+        return Tensor(self._added_to(np.zeros(self.shape, self.dtype) if zeros is None else zeros))
 
     def clone(self) -> RowGrad:
         """Return a copy that shares nothing with this one."""

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import mmembed.cli.doctor as doctor
+from mmembed import memory
 from mmembed.cli import main
-from mmembed.storage import Table, device, memory, page_calls, process
+from mmembed.storage import Table, device, page_calls, process
 
 from .commands import refusal
 

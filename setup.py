@@ -98,7 +98,12 @@ EXTENSIONS = [
         extra_compile_args=COMPILE_ARGS,
         extra_link_args=LINK_ARGS,
     ),
-    Extension("mmembed.storage._pages", ["mmembed/storage/_pages.pyx"]),
+    Extension(
+        "mmembed.storage._pages",
+        ["mmembed/storage/_pages.pyx"],
+        depends=["mmembed/storage/_pages.pyx", "mmembed/storage/reader.h"],
+        extra_link_args=["-pthread"],
+    ),
 ]
 
 setup(

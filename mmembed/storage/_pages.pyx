@@ -1,9 +1,12 @@
-"""What storage asks the system about the pages of a map, and asks it to read, without the GIL.
+"""What storage asks the system about the pages of a map, and asks it to read.
+
+What takes long runs without the GIL. What is short keeps it: to get it back can take milliseconds.
 
 Must not know tables, columns or policy: it sees an address, page numbers and marks. Every function
 has a body in Python in `storage/page_calls.py`, used where this is not built.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -19,6 +22,24 @@ cdef extern from "<sys/resource.h>" nogil:
     cdef struct rusage:
         long ru_majflt
     int getrusage(int who, rusage* usage)
+
+cdef extern from "reader.h" nogil:
+    ctypedef struct reader_job:
+        uintptr_t address
+        size_t length
+        int shift
+        const int64_t* pages
+        Py_ssize_t count
+        uint8_t* marks
+        uint8_t passed
+        uint8_t mark
+        int64_t calls
+        int64_t asked
+        int finished
+    int reader_submit(reader_job* job)
+    void reader_settle()
+    void reader_cancel(reader_job* job)
+    void reader_after_fork()
 
 ctypedef fused id_type:
     int32_t
@@ -38,18 +59,17 @@ def pages_of(
     """Write the pages that rows lie in, as the ids come; returns how many, repeats included."""
     cdef Py_ssize_t i, n = ids.shape[0], count = 0
     cdef int64_t page, last, before = -1
-    with nogil:
-        for i in range(n):
-            if ids[i] < 0 or ids[i] >= rows:
-                continue
-            page = (first + <int64_t>ids[i] * row_bytes) >> shift
-            last = (first + <int64_t>ids[i] * row_bytes + row_bytes - 1) >> shift
-            while page <= last:
-                if page != before and marks[page] != passed:
-                    out[count] = page
-                    count += 1
-                before = page
-                page += 1
+    for i in range(n):
+        if ids[i] < 0 or ids[i] >= rows:
+            continue
+        page = (first + <int64_t>ids[i] * row_bytes) >> shift
+        last = (first + <int64_t>ids[i] * row_bytes + row_bytes - 1) >> shift
+        while page <= last:
+            if page != before and marks[page] != passed:
+                out[count] = page
+                count += 1
+            before = page
+            page += 1
     return count
 
 
@@ -96,20 +116,18 @@ def resident(
     """Return how many of these pages are in memory."""
     cdef Py_ssize_t i, count = 0
     cdef unsigned char there
-    with nogil:
-        for i in range(pages.shape[0]):
-            there = 0
-            if mincore(<void*>(address + (<size_t>pages[i] << shift)), 1, &there) == 0:
-                count += there & 1
+    for i in range(pages.shape[0]):
+        there = 0
+        if mincore(<void*>(address + (<size_t>pages[i] << shift)), 1, &there) == 0:
+            count += there & 1
     return count
 
 
 def set_marks(uint8_t[::1] marks, const int64_t[::1] pages, int mark):
     """Set marks[pages] = mark."""
     cdef Py_ssize_t i
-    with nogil:
-        for i in range(pages.shape[0]):
-            marks[pages[i]] = mark
+    for i in range(pages.shape[0]):
+        marks[pages[i]] = mark
 
 
 def major_faults():
@@ -150,3 +168,63 @@ def resident_of(
                     count += work[i] & 1
             at += some
     return count
+
+
+@cython.no_gc_clear  # what is kept must outlive the job
+cdef class Job:
+    """Pages that a thread without Python asks for, until `cancel`; see `reader.h`."""
+
+    cdef reader_job job
+    cdef object kept  # what the thread uses: pages, marks, and the owner of the map
+    cdef bint submitted
+
+    def __init__(
+        self,
+        owner,
+        uintptr_t address,
+        Py_ssize_t length,
+        int shift,
+        const int64_t[::1] pages,  # IN     (n,) n > 0, ascending, with repeats
+        uint8_t[::1] marks,  # INOUT  (pages,)
+        int passed,
+        int mark,
+    ):
+        """Submit the job. Whoever makes it keeps it until it is finished or cancelled."""
+        self.kept = (owner, pages, marks)
+        self.job.address = address
+        self.job.length = length
+        self.job.shift = shift
+        self.job.pages = &pages[0]
+        self.job.count = pages.shape[0]
+        self.job.marks = &marks[0]
+        self.job.passed = passed
+        self.job.mark = mark
+        self.submitted = True
+        with nogil:
+            reader_submit(&self.job)
+
+    @property
+    def counts(self):
+        """Calls made and pages asked for."""
+        return self.job.calls, self.job.asked
+
+    def cancel(self):
+        """End the job, now if it has not begun; it is finished when this returns."""
+        with nogil:
+            reader_cancel(&self.job)
+
+    def __dealloc__(self):
+        if self.submitted and not self.job.finished:
+            with nogil:
+                reader_cancel(&self.job)
+
+
+def settle():
+    """Return when every job is finished."""
+    with nogil:
+        reader_settle()
+
+
+def after_fork_in_child():
+    """Forget the thread and its jobs, which the child does not have."""
+    reader_after_fork()

@@ -103,6 +103,9 @@ class Opened:
 
     def release(self) -> None:
         """Let everything go; a second time is harmless."""
+        for mapped in self.columns.values():
+            if mapped.pages is not None:
+                mapped.pages.close()
         self.columns = {}
         if self._journal is not None:
             if self._pid == os.getpid():

@@ -91,6 +91,9 @@ def read_each_in_python(fd: int, offsets: PageArray, out: npt.NDArray[np.uint8])
 
 
 if _pages is not None:
+    Job = _pages.Job
+    settle = _pages.settle
+    os.register_at_fork(after_in_child=_pages.after_fork_in_child)
     read_each = _pages.read_each
     pages_of = _pages.pages_of
     read_ahead = _pages.read_ahead
@@ -106,3 +109,5 @@ else:
     set_marks = set_marks_in_python
     major_faults = major_faults_in_python
     read_each = read_each_in_python
+    Job = None
+    settle = None

@@ -38,23 +38,38 @@ _NOTHING, _QUEUED, _ASKED = 0, 1, 2
 class Portion:
     """Pages of one column that the thread is to ask for, until `done`."""
 
-    __slots__ = ("column", "pages", "used")
+    __slots__ = ("_job", "column", "pages", "used")
 
     def __init__(self, column: ColumnPages, pages: PageArray) -> None:
         self.column = column
         self.pages = pages
         self.used = False
+        self._job: Any = None
 
-    def read(self) -> None:
-        """Ask for the pages; the thread does this."""
+    def start(self) -> None:
+        """Have the thread ask for the pages."""
+        if page_calls.Job is not None:
+            self._job = self.column.submit(self.pages)
+        else:
+            readahead.submit(self._read)
+
+    def _read(self) -> None:
         if not self.used:
             self.column.read_queued(self.pages)
         if self.used:  # by now: the marks made since go as well
             self.column.forget(self.pages)
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Calls made, and pages asked for, that the column does not know of."""
+        return (0, 0) if self._job is None else self._job.counts
+
     def done(self) -> None:
-        """Forget the pages."""
+        """Forget the pages; ends the asking, if it goes on."""
         self.used = True
+        if self._job is not None:
+            self._job.cancel()
+        self.column.settle(self)
         self.column.forget(self.pages)
 
 
@@ -98,8 +113,7 @@ class ColumnPages:
 
     Attributes
     ----------
-    looked_up, asked, calls : ids that lookups came with, pages asked for, and in how many calls.
-    ahead : pages of `asked` that were asked for by the thread.
+    looked_up : ids that lookups came with.
     waited : seconds that lookups spent asking.
     """
 
@@ -121,13 +135,30 @@ class ColumnPages:
         self._faults = 0
         self._random = False
         self._loose: deque[Portion] = deque()
-        self.looked_up = self.asked = self.calls = self.ahead = 0
+        self._asked = self._calls = self._ahead = 0
+        self._started: set[Portion] = set()
+        self.looked_up = 0
         self.waited = 0.0
 
     @property
     def resting(self) -> bool:
         """Whether lookups do not ask for pages, because they have been finding them in memory."""
         return self._resting
+
+    @property
+    def asked(self) -> int:
+        """Pages asked for."""
+        return self._asked + sum(portion.counts[1] for portion in self._started)
+
+    @property
+    def ahead(self) -> int:
+        """Pages of those that were asked for by the thread."""
+        return self._ahead + sum(portion.counts[1] for portion in self._started)
+
+    @property
+    def calls(self) -> int:
+        """Calls in which they were asked for."""
+        return self._calls + sum(portion.counts[0] for portion in self._started)
 
     def expect(self, ids: IdArray) -> None:
         """Ask for the pages of rows that are about to be read, unless they will be in memory.
@@ -158,20 +189,37 @@ class ColumnPages:
             self._ask(pages, -1)
             self.waited += time.perf_counter() - begin
 
-    def queue(self, ids: IdArray) -> PageArray:
-        """Mark the pages of rows, ascending, which `read_queued` will ask for, and return them."""
+    def queue(self, ids: IdArray) -> Portion | None:
+        """Mark the pages of rows, which the thread shall ask for; None if it need not."""
         pages = self._wanted(ids, _ASKED)
-        if self._resting:
-            if pages.size == 0 or self.in_memory(pages):
-                return pages[:0]
-            self._wake()
+        if pages.size == 0 or not self._watches(pages):
+            return None
         page_calls.set_marks(self._marks, pages, _QUEUED)
-        return pages
+        return Portion(self, pages)
+
+    def submit(self, pages: PageArray) -> Any:
+        """Have the thread ask for queued pages that nobody has asked for by then."""
+        return page_calls.Job(
+            self._memory, self._address, self._length, SHIFT, pages, self._marks, _ASKED, _ASKED
+        )
 
     def read_queued(self, pages: PageArray) -> None:
         """Ask for queued pages that nobody has asked for since."""
-        if pages.size and self._watches(pages):
-            self.ahead += self._ask(pages, _ASKED)
+        self._ahead += self._ask(pages, _ASKED)
+
+    def start(self, portion: Portion) -> None:
+        """Start a portion, and count what it asks for."""
+        self._started.add(portion)
+        portion.start()
+
+    def settle(self, portion: Portion) -> None:
+        """Take over what a portion that has ended has counted."""
+        if portion in self._started:
+            calls, asked = portion.counts
+            self._started.discard(portion)
+            self._calls += calls
+            self._asked += asked
+            self._ahead += asked
 
     def forget(self, pages: PageArray) -> None:
         """Take the marks off pages."""
@@ -182,6 +230,12 @@ class ColumnPages:
         self._loose.append(portion)
         while len(self._loose) > LOOSE:
             self._loose.popleft().done()
+
+    def close(self) -> None:
+        """End all asking."""
+        for portion in list(self._started):
+            portion.done()
+        self._loose.clear()
 
     def _wanted(self, ids: IdArray, passed: int) -> PageArray:
         out = np.empty(ids.size * self._spread, np.int64)
@@ -194,8 +248,8 @@ class ColumnPages:
         calls, asked = page_calls.read_ahead(
             self._address, self._length, SHIFT, pages, self._marks, _ASKED, mark
         )
-        self.calls += calls
-        self.asked += asked
+        self._calls += calls
+        self._asked += asked
         return int(asked)
 
     def in_memory(self, pages: PageArray) -> bool:
@@ -204,14 +258,16 @@ class ColumnPages:
         return bool(page_calls.resident(self._address, SHIFT, some) == some.size)
 
     def _watches(self, pages: PageArray) -> bool:
-        """Learn from a sample of pages; False if the column rests from now on."""
+        """Learn from a sample of pages; False if the column rests, or does from now on."""
         if not self.in_memory(pages):
-            self._calm = 0
+            self._wake()
             if not self._random:
                 # A fault that comes all the same shall not read what lies around it.
                 self._advise(mmap.MADV_RANDOM)
                 self._random = True
             return True
+        if self._resting:
+            return False
         self._calm += 1
         if self._calm < CALM_TO_REST:
             return True
@@ -266,13 +322,8 @@ class ColumnPages:
 
 def read_later(parts: list[tuple[ColumnPages | None, IdArray]]) -> Prefetch:
     """Ask for the pages of rows of columns on the thread; returns at once."""
-    queued = [(column, column.queue(ids)) for column, ids in parts if column is not None]
-    portions = [Portion(column, pages) for column, pages in queued if pages.size]
-
-    def read() -> None:
-        for portion in portions:
-            portion.read()
-
-    if portions:
-        readahead.submit(read)
+    queued = [column.queue(ids) for column, ids in parts if column is not None]
+    portions = [portion for portion in queued if portion is not None]
+    for portion in portions:
+        portion.column.start(portion)
     return Prefetch(portions)

@@ -1,5 +1,6 @@
 """One thread per process that asks the system for pages before they are needed.
 
+Where `_pages` is built its thread does it, which never waits for the GIL; here is one in Python.
 Must not know tables, columns or pages: it runs what it is given, in order, and never raises. The
 thread starts with the first task, and a forked child starts one of its own.
 """
@@ -10,6 +11,8 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+
+from . import page_calls
 
 Task = Callable[[], object]
 
@@ -33,10 +36,13 @@ def submit(task: Task) -> None:
 
 
 def settle() -> None:
-    """Return when the thread has done what was submitted so far."""
-    done = threading.Event()
-    submit(done.set)
-    done.wait()
+    """Return when the threads have done what was submitted so far."""
+    if page_calls.settle is not None:
+        page_calls.settle()
+    if _tasks is not None:
+        done = threading.Event()
+        submit(done.set)
+        done.wait()
 
 
 def _run(tasks: queue.SimpleQueue[Task]) -> None:

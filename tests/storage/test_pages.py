@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -207,6 +208,31 @@ def test_a_table_may_be_closed_and_grown_while_its_pages_are_being_read(tmp_path
 
     with Table.open(tmp_path / "t") as table:
         np.testing.assert_array_equal(table[ids + ROWS], expected)
+
+
+def test_a_closed_table_gives_its_map_back(tmp_path, ids):
+    table = Table.create(tmp_path / "t", ROWS, DIM)
+    table.prefetch(ids)
+    own = weakref.ref(table.column_pages())
+
+    table.close()
+
+    assert own() is None
+
+
+def test_without_the_compiled_calls_a_thread_in_python_reads(tmp_path, ids, monkeypatch):
+    monkeypatch.setattr(page_calls, "Job", None)
+    Table.create(tmp_path / "t", ROWS, DIM).close()
+    drop_from_memory(tmp_path / "t")
+    with Table.open(tmp_path / "t") as table:
+        own = table.column_pages()
+        with_job = len(pages_by_hand(ids, 64, 4096, mmap.PAGESIZE))
+        table.prefetch(ids)
+        readahead.settle()
+        assert own.ahead in (with_job, 0)  # 0: where files are in memory whatever one does
+        for _ in range(pages.LOOSE + 1):
+            own.keep(pages.Portion(own, np.array([1])))
+        assert not own._marks.any()
 
 
 def test_a_forked_child_reads_ahead_on_a_thread_of_its_own(tmp_path, ids):

@@ -218,10 +218,9 @@ class TableParameter(Parameter):
         ids : (n,) contiguous int32 or int64; those outside the table are passed over.
         """
         pages = self.table.column_pages(self.column)
-        if pages is None:
+        if pages is None or not pages.expect(ids):
             return
-        pages.expect(ids)
-        if self.requires_grad and not pages.resting and is_grad_enabled():
+        if self.requires_grad and is_grad_enabled():
             begin = f"{self.column}."
             states = [name for name in self.table.columns if name.startswith(begin)]
             read_later([(self.table.column_pages(name), ids) for name in states]).keep()

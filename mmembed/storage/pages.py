@@ -160,18 +160,21 @@ class ColumnPages:
         """Calls in which they were asked for."""
         return self._calls + sum(portion.counts[0] for portion in self._started)
 
-    def expect(self, ids: IdArray) -> None:
+    def expect(self, ids: IdArray) -> bool:
         """Ask for the pages of rows that are about to be read, unless they will be in memory.
 
         Parameters
         ----------
         ids : (n,) contiguous int32 or int64; those outside the column are passed over.
+
+        Returns
+        -------
+        Whether the column is watched.
         """
         self._left -= ids.size
-        if self._left < 0:
-            self._look(ids)
+        return self._left < 0 and self._look(ids)
 
-    def _look(self, ids: IdArray) -> None:
+    def _look(self, ids: IdArray) -> bool:
         if self._resting:
             faults = page_calls.major_faults()
             risen, self._faults = faults - self._faults, faults
@@ -179,7 +182,7 @@ class ColumnPages:
             self.looked_up += since
             if risen <= since * FAULTS_TO_WAKE:
                 self._left = LOOK_EVERY
-                return
+                return False
             self._wake()
         self._left = 0
         self.looked_up += ids.size
@@ -188,6 +191,7 @@ class ColumnPages:
             begin = time.perf_counter()
             self._ask(pages, -1)
             self.waited += time.perf_counter() - begin
+        return not self._resting
 
     def queue(self, ids: IdArray) -> Portion | None:
         """Mark the pages of rows, which the thread shall ask for; None if it need not."""

@@ -138,3 +138,38 @@ def torch_bag(ids: torch.Tensor, table: torch.Tensor, starts: torch.Tensor) -> t
 def fbgemm_forward(table: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Return FBGEMM's sums of bags without gradients."""
     return torch.no_grad()(Fbgemm(table).__call__)
+
+
+def fbgemm_serving(table: Any, kind: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return FBGEMM's sums of bags, float32, of a table in "float16" or "int8".
+
+    Of int8 it has scale and bias of a row in float16. Ids and starts are int32.
+    """
+    from fbgemm_gpu.split_embedding_configs import SparseType
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import (
+        BoundsCheckMode,
+        EmbeddingLocation,
+    )
+    from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
+        IntNBitTableBatchedEmbeddingBagsCodegen,
+    )
+
+    rows, dim = table.shape
+    stored = {"float16": SparseType.FP16, "int8": SparseType.INT8}[kind]
+    module = IntNBitTableBatchedEmbeddingBagsCodegen(
+        [("table", rows, dim, stored, EmbeddingLocation.HOST)],
+        device="cpu",
+        output_dtype=SparseType.FP32,
+        bounds_check_mode=BoundsCheckMode.NONE,
+    )
+    module.fill_random_weights()
+    weights, _ = module.split_embedding_weights(split_scale_shifts=False)[0]
+    given = torch.from_numpy(table)
+    if kind == "float16":
+        weights.copy_(given.half().view(torch.uint8))
+    else:
+        fused = torch.ops.fbgemm.FloatToFused8BitRowwiseQuantized(given)
+        ends = fused[:, dim:].contiguous().view(torch.float32).half()
+        weights[:, :4] = ends.view(torch.uint8)
+        weights[:, 4 : 4 + dim] = fused[:, :dim]
+    return torch.no_grad()(lambda ids, starts: module(ids, starts))

@@ -10,7 +10,7 @@ Must not know files, the tape, Python errors or allocation. Compiler directives 
 
 from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, fabs, frexp, isinf, pow, sqrt, sqrtf
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from numpy cimport (
     PyArray_BYTES, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_ISSIGNED, PyArray_ITEMSIZE,
@@ -66,5 +66,6 @@ include "kernels/cython/plan.pxi"
 include "kernels/cython/rows.pxi"
 include "kernels/cython/segments.pxi"
 include "kernels/cython/bags.pxi"
+include "kernels/cython/packed.pxi"
 include "kernels/cython/updates.pxi"
 include "kernels/cython/initial.pxi"

@@ -18,6 +18,7 @@ from .autograd import Tensor, is_grad_enabled, no_grad
 from .autograd.tape import Version
 from .autograd.variable import Variable
 from .ids import IdArray, rows_at
+from .narrow import wide as wide_dtype
 from .rows import RowGrad
 from .storage import Table
 from .storage.pages import read_later
@@ -104,7 +105,7 @@ def _fitted(gradient: Any, array: FloatArray) -> Any:
     """Return a gradient as that of a table which may have grown, or been cast, since."""
     if gradient is None:
         return None
-    if gradient.dtype != array.dtype:
+    if gradient.dtype not in (array.dtype, wide_dtype(array.dtype)):
         if isinstance(gradient, np.ndarray | np.generic):
             gradient = gradient.astype(array.dtype)
         else:
@@ -138,6 +139,11 @@ class TableParameter(Parameter):
     """
 
     def __init__(self, table: Table, column: str = "weight", requires_grad: bool = True) -> None:
+        if table.quantized:
+            raise TypeError(
+                f"{table!r} holds rows of 8 bits, which are only read: look them up with "
+                "nn.QuantizedEmbedding, and train the table that it was made of"
+            )
         array = table.column(column)
         if array.ndim != 2:
             raise ValueError(f"column {column!r} has one number per row, and no rows to look up")
@@ -185,6 +191,10 @@ class TableParameter(Parameter):
     def grad(self, gradient: Any) -> None:
         Variable.grad.fset(self, gradient)  # type: ignore[attr-defined]
 
+    def _takes_gradient_of(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether a gradient may have a dtype: the rows', or float32 of narrow ones."""
+        return dtype in (self.dtype, wide_dtype(self.dtype))
+
     def _fitting(self, gradient: Any, owned: bool) -> tuple[Any, bool]:
         """See `Variable`; the table may have grown, or been cast, since the lookup."""
         fitted = _fitted(gradient, self.array)
@@ -193,6 +203,8 @@ class TableParameter(Parameter):
 
     def _add_to_grad(self, gradient: Any, owned: bool) -> None:
         self._grad = _fitted(self._grad, self.array)
+        if isinstance(self._grad, Tensor) and self._grad.dtype != gradient.dtype:
+            self._grad = self._grad.to(wide_dtype(self.dtype))
         super()._add_to_grad(gradient, owned)
 
     def resize_rows_(self, rows: int) -> None:
@@ -280,16 +292,16 @@ class TableParameter(Parameter):
                 column,
                 None if scalar else self.shape[1],
                 scalar=scalar,
-                dtype=self.dtype,
+                dtype=wide_dtype(self.dtype),
                 init=f"constant({float(init)!r})",
             )
             return column
         array = self.table.column(column)
         shape = self.shape[:1] if scalar else self.shape
-        if array.shape != shape or array.dtype != self.dtype:
+        if array.shape != shape or array.dtype != wide_dtype(self.dtype):
             raise ValueError(
                 f"column {column!r} of the table is {array.shape} {array.dtype}, and as a state of "
-                f"this parameter it must be {shape} {self.dtype}"
+                f"this parameter it must be {shape} {wide_dtype(self.dtype)}"
             )
         return column
 
@@ -335,9 +347,10 @@ class TableParameter(Parameter):
         behind = np.flatnonzero(decayed < total) if rows is None else rows[decayed[rows] < total]
         if behind.size == 0:
             return
-        factors = np.exp((decayed[behind] - total) / DECAY_UNITS).astype(self.dtype)
+        factors = np.exp((decayed[behind] - total) / DECAY_UNITS).astype(wide_dtype(self.dtype))
         with self.table.writing(behind) as columns:
-            columns[self.column][behind] *= factors[:, None]
+            weight = columns[self.column]
+            weight[behind] = weight[behind].astype(factors.dtype, copy=False) * factors[:, None]
             columns[name][behind] = total
 
     def take_states(self, other: TableParameter) -> None:
@@ -348,7 +361,8 @@ class TableParameter(Parameter):
                 values = other.table.column(name)
                 column = f"{self.column}.{name.removeprefix(begin)}"
                 scalar = values.ndim == 1
-                dtype = self.dtype if values.dtype == other.dtype else values.dtype
+                kept = values.dtype != wide_dtype(other.dtype)
+                dtype = values.dtype if kept else wide_dtype(self.dtype)
                 self.table.add_column(
                     column, None if scalar else values.shape[1], scalar=scalar, dtype=dtype
                 )

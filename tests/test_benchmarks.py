@@ -59,7 +59,9 @@ def tiny(name):
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:fbgemm_gpu")
-@pytest.mark.parametrize("name", ["limits", "lookups", "steps", "fused", "bodies", "sizes"])
+@pytest.mark.parametrize(
+    "name", ["limits", "lookups", "steps", "fused", "narrow", "bodies", "sizes"]
+)
 def test_contests_run_and_check_their_answers(name):
     pytest.importorskip("torch")
 
@@ -73,6 +75,7 @@ def test_contests_run_and_check_their_answers(name):
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:fbgemm_gpu")
 def test_a_quick_look_asks_fewer_questions():
     pytest.importorskip("torch")
     fused = importlib.import_module("fused")

@@ -60,8 +60,16 @@ TESTS = {
     "test_training_that_is_closed_and_reopened_goes_on_as_if_it_had_not_been",
     "`Embedding` draws its rows": "nn/test_embedding.py::"
     "test_the_same_seed_gives_the_same_table_in_memory_and_on_disk",
-    "Only float32 and float64 tables train": "nn/test_embedding_bag.py::"
-    "test_frozen_tables_of_float16_are_reduced_in_float32",
+    "float16 and bfloat16 tables": "nn/test_narrow.py::test_sums_do_not_stop_where_the_dtype_does",
+    "their optimizer state": "nn/test_narrow.py::test_steps_are_those_of_float32_rounded_once",
+    "their updates": "nn/test_narrow.py::test_tiny_updates_survive_on_average",
+    "Parameters that are optimized": "optim/test_optimizer.py::test_wrong_parameters_are_refused",
+    '`output_dtype="float32"`': "nn/test_narrow.py::"
+    "test_a_gradient_may_be_float32_and_is_collected_as_such",
+    "`nn.QuantizedEmbedding`": "nn/test_quantized.py::test_lookups_are_those_of_the_float_rows",
+    "A bfloat16 gradient": "nn/test_narrow.py::test_bfloat16_tensors_go_through_the_tape",
+    "The decay that `SparseAdamW`": "nn/test_narrow.py::"
+    "test_sparse_adamw_decays_narrow_rows_to_the_nearest",
     '`device` is `"cpu"`': "nn/test_module.py::test_another_device_is_refused",
     "`resize_(rows)` grows": "nn/test_resize.py::"
     "test_gradients_from_before_and_after_a_growth_add_up",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..narrow import is_bfloat16, is_floating
 from .dtypes import BOOL, FLOAT, INTEGER, Array, DType
 from .variable import Variable
 
@@ -89,7 +90,7 @@ class Convertible(Variable):
 
     def __index__(self) -> int:
         """Return the only element, an integer."""
-        if self.numel() != 1 or self.dtype.kind == "f":
+        if self.numel() != 1 or is_floating(self.dtype):
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.array.item())
 
@@ -132,6 +133,8 @@ class Convertible(Variable):
 
 
 def _formatted(array: Array) -> str:
+    if is_bfloat16(array.dtype):
+        array = array.astype(FLOAT)
     shown = _ends(array)
     sizes = np.abs(shown[np.isfinite(shown) & (shown != 0)], dtype=np.float64)
     least, most = np.min(sizes, initial=np.inf), np.max(sizes, initial=0.0)

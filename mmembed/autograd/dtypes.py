@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..narrow import as_dtype, is_bfloat16, is_floating
+
 Array: TypeAlias = npt.NDArray[Any]
 DType: TypeAlias = npt.DTypeLike | None
 
@@ -39,12 +41,15 @@ TORCH_NAMES = {
 FLOAT = np.dtype(np.float32)
 INTEGER = np.dtype(np.int64)
 BOOL = np.dtype(np.bool_)
-_RANKS = {"b": 0, "i": 1, "u": 1, "f": 2}
+_RANKS = {"b": 0, "i": 1, "u": 1}
+_BFLOAT16 = Names("torch.BFloat16Tensor", "BFloat16", "c10::BFloat16")
 
 
 def checked(dtype: DType) -> np.dtype[Any]:
     """Return `dtype` as an np.dtype; TypeError (torch's text) if tensors cannot have it."""
-    found = np.dtype(dtype)
+    found = as_dtype(dtype)
+    if found not in TORCH_NAMES and is_bfloat16(found):  # known from the first one on
+        TORCH_NAMES[found] = _BFLOAT16
     if found not in TORCH_NAMES:
         names = [str(supported) for supported in TORCH_NAMES]
         raise TypeError(
@@ -57,4 +62,4 @@ def checked(dtype: DType) -> np.dtype[Any]:
 
 def rank(dtype: np.dtype[Any]) -> int:
     """Return 0 for bool, 1 for integers, 2 for floating types: a higher rank wins promotion."""
-    return _RANKS[dtype.kind]
+    return 2 if is_floating(dtype) else _RANKS[dtype.kind]

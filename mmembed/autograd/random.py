@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..narrow import is_floating
 from .dtypes import Array
 
 _PART = 1 << 20  # elements drawn at a time
@@ -50,7 +51,7 @@ def fill_uniform(out: Array, low: float, high: float) -> None:
 
 def _parts(out: Array) -> Iterator[Array]:
     """Yield views that make up `out`, so that filling a huge array needs little memory."""
-    if out.dtype.kind != "f":
+    if not is_floating(out.dtype):
         raise TypeError(f"random numbers need a floating tensor, got {out.dtype}")
     if out.ndim == 0:
         yield out

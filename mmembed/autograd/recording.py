@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ..narrow import is_floating
 from . import tape
 from .dtypes import TORCH_NAMES, Array
 from .variable import UNRECORDED, Variable, wrap
@@ -104,7 +105,7 @@ def record(
         root = tensor._root = view_of if view_of._root is None else view_of._root
         recorded = enabled and view_of._root_grad_fn is not UNRECORDED
         tensor._root_grad_fn = root._grad_fn if recorded else UNRECORDED
-    if not enabled or array.dtype.kind != "f":
+    if not enabled or not is_floating(array.dtype):
         return tensor
     edges = []
     for input, rule, saved in inputs:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..narrow import is_floating
 from .conversion import Convertible
 from .inplace import InPlace
 from .ops import (
@@ -187,7 +188,7 @@ class Tensor(InPlace, Convertible):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` of a leaf and return the tensor itself."""
-        if requires_grad and self.dtype.kind != "f":
+        if requires_grad and not is_floating(self.dtype):
             raise RuntimeError("only Tensors of floating point dtype can require gradients")
         self.requires_grad = requires_grad
         return self

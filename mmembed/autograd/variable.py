@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from ..errors import ReadOnlyTableError
+from ..narrow import is_bfloat16, is_floating
 from . import tape
-from .dtypes import TORCH_NAMES, Array, checked
+from .dtypes import FLOAT, TORCH_NAMES, Array, checked
 from .memory import rows_of, same_place
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Variable:
                 f"expected np.ndarray (got {type(array).__name__}). Use tensor(data) for other data"
             )
         checked(array.dtype)
-        if requires_grad and array.dtype.kind != "f":
+        if requires_grad and not is_floating(array.dtype):
             raise RuntimeError(
                 "Only Tensors of floating point and complex dtype can require gradients"
             )
@@ -188,7 +189,7 @@ class Variable:
     def requires_grad(self, wanted: bool) -> None:
         if not self.is_leaf:
             raise RuntimeError(_NOT_A_LEAF + ("" if wanted else _USE_DETACH))
-        if wanted and self.dtype.kind != "f":
+        if wanted and not is_floating(self.dtype):
             raise RuntimeError(
                 "only Tensors of floating point and complex dtype can require gradients"
             )
@@ -253,7 +254,7 @@ class Variable:
             )
         if gradient is self:
             raise RuntimeError("can't assign Variable as its own grad")
-        if gradient.dtype != self.dtype:
+        if not self._takes_gradient_of(gradient.dtype):
             raise RuntimeError(
                 f"attempting to assign a gradient with dtype '{TORCH_NAMES[gradient.dtype].c}' to "
                 f"a tensor with grad_dtype '{TORCH_NAMES[self.dtype].scalar}'. The gradient must "
@@ -266,6 +267,10 @@ class Variable:
                 f"size '{list(self.shape)}'. Please ensure that the gradient and the tensor are "
                 "the same size"
             )
+
+    def _takes_gradient_of(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether a gradient may have this dtype."""
+        return dtype == self.dtype
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:
         """Add `gradient` to `.grad`, which belongs to this leaf: what is not `owned` is copied."""
@@ -280,7 +285,10 @@ class Variable:
 
     def _fitting(self, gradient: Any, owned: bool) -> tuple[Any, bool]:
         """Return a gradient that a rule gave, if it fits this leaf, and whether it is owned."""
-        if tuple(gradient.shape) != self.shape or gradient.dtype != self.dtype:
+        fits = self._takes_gradient_of(gradient.dtype)
+        if not fits and gradient.dtype == FLOAT and is_bfloat16(self.dtype):  # of x * 0.5, say
+            gradient, fits, owned = gradient.astype(self.dtype), True, True
+        if tuple(gradient.shape) != self.shape or not fits:
             raise RuntimeError(
                 f"a rule gave a gradient of shape {list(gradient.shape)} and dtype "
                 f"{gradient.dtype} for a leaf of shape {list(self.shape)} and dtype {self.dtype}; "

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MmembedError
-from . import demo, doctor, inspect, plot, stats, train
+from . import demo, doctor, inspect, plot, quantize, stats, train
 
-GROUPS = (train, inspect, plot, stats, doctor, demo)
+GROUPS = (train, inspect, plot, stats, quantize, doctor, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

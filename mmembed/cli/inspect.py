@@ -121,6 +121,8 @@ def run_neighbors(arguments: argparse.Namespace) -> int:
     if arguments.k < 1:
         raise ValueError(f"-k must be at least 1, got {arguments.k}")
     with Table.open(arguments.table) as table:
+        if table.quantized:
+            raise ValueError(f"{table.path} holds rows of 8 bits; ask the table it was made of")
         vocabulary = open_vocabulary(table)
         ids = [vocabulary[word] for word in arguments.words]
         found = {}

@@ -22,6 +22,7 @@ from .activations import dropout, relu
 from .bags import embedding_bag
 from .embedding import checked_padding, embedding
 from .lookup import row_index
+from .quantized import quantized_embedding, quantized_embedding_bag
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -37,6 +38,8 @@ __all__ = [
     "logsigmoid",
     "mse_loss",
     "nll_loss",
+    "quantized_embedding",
+    "quantized_embedding_bag",
     "relu",
     "row_index",
     "scaled_dot_product_attention",

@@ -15,21 +15,25 @@ import numpy.typing as npt
 from .. import buffers, kernels
 from ..autograd import Tensor, is_grad_enabled, record
 from ..autograd.dtypes import TORCH_NAMES
-from ..autograd.ops.reduce import wide_dtype
 from ..ids import as_ids
+from ..kernels import packed
+from ..narrow import is_floating, wide
 from ..rows import RowPlan
 from .lookup import (
     FloatArray,
     GradientOf,
     IdArray,
     announce,
+    as_output,
     check_ids,
     check_trainable,
     ids_of,
+    output_dtype_of,
     prepare,
     raise_for,
     renorm,
     row_index,
+    wide_rows,
 )
 
 RowArray = npt.NDArray[np.int64]
@@ -82,6 +86,7 @@ def embedding_bag(
     padding_idx: int | None = None,
     *,
     include_padding: bool = False,
+    output_dtype: npt.DTypeLike | None = None,
 ) -> Tensor:
     """Look up rows of `weight` and reduce them by bags.
 
@@ -98,10 +103,11 @@ def embedding_bag(
     per_sample_weights : like `input`; rows are multiplied by it. Only for "sum".
     padding_idx : rows with this id do not count, and get no gradient.
     include_padding : they do count; they get no gradient all the same.
+    output_dtype : see `embedding`; per_sample_weights may have it too.
 
     Returns
     -------
-    Tensor of shape (bags, dim) and weight's dtype.
+    Tensor of shape (bags, dim) and output_dtype; sums of narrow rows are float32, rounded once.
 
     Raises
     ------
@@ -124,7 +130,8 @@ def embedding_bag(
     weighed = factors is not None and factors.requires_grad and is_grad_enabled()
     function = "embedding_bag" if max_norm is None else "embedding_renorm_"
     ids = ids_of(input, function, trained or weighed)
-    _check(ids, weight, offsets, mode, scale_grad_by_freq, sparse, factors)
+    dtype = output_dtype_of(weight, output_dtype)
+    _check(ids, weight, offsets, mode, scale_grad_by_freq, sparse, factors, dtype)
     rows, _ = weight.shape
     padding = None if padding_idx is None else _padding(padding_idx, rows)
     passed = -1 if padding is None or include_padding else padding
@@ -135,12 +142,12 @@ def embedding_bag(
         check_ids(ids, rows)
         renorm(weight, bags.plan, max_norm, norm_type)
     given = tuple(tensor if isinstance(tensor, Tensor) else None for tensor in (input, offsets))
-    gradient = GradientOf(weight, padding, sparse)
+    gradient = GradientOf(weight, padding, sparse, dtype)
     if mode == "max":
-        result = _largest(weight, bags, gradient, given)
+        result = _largest(weight, bags, dtype, gradient, given)
     else:
         mean = mode == "mean"
-        result = _summed(weight, bags, factors, mean, scale_grad_by_freq, gradient, given)
+        result = _summed(weight, bags, factors, mean, scale_grad_by_freq, dtype, gradient, given)
     if trained and sparse:
         announce(weight, bags.plan)
     return result
@@ -152,12 +159,15 @@ def embedding_bag(
 
 
 def _largest(
-    weight: Tensor, bags: _Bags, gradient: GradientOf, given: tuple[Tensor | None, ...]
+    weight: Tensor,
+    bags: _Bags,
+    dtype: np.dtype[Any],
+    gradient: GradientOf,
+    given: tuple[Tensor | None, ...],
 ) -> Tensor:
-    rows, ids, passed = _acceptable(weight.array, bags)
-    shape = bags.starts.size - 1, rows.shape[1]
-    out, where = np.empty(shape, rows.dtype), np.empty(shape, np.int64)
-    bags.check(kernels.gather_bags_max(rows, ids, bags.starts, passed, out, where))
+    shape = bags.starts.size - 1, weight.shape[1]
+    out, where = np.empty(shape, wide(weight.dtype)), np.empty(shape, np.int64)
+    bags.check(_take_largest(weight.array, bags, out, where))
 
     def of_weight(upstream: Any, bags: _Bags, where: RowArray, *_given: Any) -> Any:
         entries = np.zeros((bags.plan.ids.size, shape[1]), upstream.dtype)
@@ -165,8 +175,8 @@ def _largest(
         entries[where[bag, column], column] = upstream[bag, column]
         return gradient(entries, bags.plan, None)
 
-    out = out.astype(weight.dtype, copy=False)
-    return record("EmbeddingBagBackward0", out, (weight, of_weight, (bags, where, *given)))
+    found = as_output(out, dtype)
+    return record("EmbeddingBagBackward0", found, (weight, of_weight, (bags, where, *given)))
 
 
 def _summed(
@@ -175,15 +185,17 @@ def _summed(
     factors: Tensor | None,
     mean: bool,
     by_frequency: bool,
+    dtype: np.dtype[Any],
     gradient: GradientOf,
     given: tuple[Tensor | None, ...],
 ) -> Tensor:
-    rows, ids, passed = _acceptable(weight.array, bags)
-    out = buffers.empty((bags.starts.size - 1, rows.shape[1]), rows.dtype)
-    weights = np.empty(0, rows.dtype)
+    out = buffers.empty((bags.starts.size - 1, weight.shape[1]), wide(weight.dtype))
+    weights = np.empty(0, out.dtype)
     if factors is not None:
-        weights = np.require(factors.array, rows.dtype, ["C", "A"]).reshape(-1)
-    bags.check(kernels.gather_bags(rows, ids, bags.starts, weights, passed, mean, out))
+        weights = np.require(factors.array, out.dtype, ["C", "A"]).reshape(-1)
+    bags.check(_add_up(weight.array, bags, weights, mean, out))
+
+    of_factor = None if factors is None else factors.dtype
 
     def of_weight(upstream: Any, bags: _Bags, factors: Any, *_given: Any) -> Any:
         if factors is None and not by_frequency:
@@ -193,7 +205,7 @@ def _summed(
             return gradient(entries, bags.plan, bags.of_each())
         entries = _spread(upstream, bags)
         if factors is not None:
-            entries *= factors.reshape(-1, 1)
+            entries *= factors.reshape(-1, 1).astype(entries.dtype, copy=False)
         if by_frequency:
             entries *= (1.0 / bags.plan.counts()).astype(entries.dtype)[:, None]
         if mean:
@@ -201,16 +213,14 @@ def _summed(
         return gradient(entries, bags.plan, None)
 
     def of_factors(upstream: Any, bags: _Bags, table: FloatArray, *_given: Any) -> FloatArray:
-        rows, ids, _ = _acceptable(table, bags)
-        found = np.empty((ids.size, rows.shape[1]), rows.dtype)
-        kernels.gather(rows, ids, found)
+        found = wide_rows(table, bags.plan.ids)
         products = np.einsum("nd,nd->n", found, _spread(upstream, bags))
         counted = np.where(bags.plan.ids == bags.passed, 0, products)
-        return counted.reshape(bags.shape).astype(upstream.dtype, copy=False)
+        return counted.reshape(bags.shape).astype(of_factor, copy=False)
 
     return record(
         "EmbeddingBagBackward0",
-        out.astype(weight.dtype, copy=False),
+        as_output(out, dtype),
         (weight, of_weight, (bags, factors, *given)),
         (factors, of_factors, (bags, weight, *given)),
     )
@@ -221,7 +231,7 @@ def _summed(
 
 def _in_order(input: Any, weight: Any) -> tuple[Any, Tensor]:
     """Return (input, weight), which torch takes in the other order too, with its warning."""
-    if isinstance(input, Tensor) and input.dtype.kind == "f" and weight.dtype == np.int64:
+    if isinstance(input, Tensor) and is_floating(input.dtype) and weight.dtype == np.int64:
         warnings.warn(
             "Argument order of nn.functional.embedding_bag was changed. Usage "
             "`embedding_bag(weight, input, ...)` is deprecated, and should now be "
@@ -247,6 +257,7 @@ def _check(
     scale_grad_by_freq: bool,
     sparse: bool,
     factors: Tensor | None,
+    dtype: np.dtype[Any],
 ) -> None:
     """Raise torch's errors, in torch's order."""
     if factors is not None and factors.shape != ids.shape:
@@ -276,13 +287,13 @@ def _check(
             "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported "
             f"for mode='sum' (got mode='{mode}'). Please open a feature request on GitHub."
         )
-    if weight.dtype.kind != "f":
+    if not is_floating(weight.dtype):
         raise RuntimeError(
             "Expected tensor for argument #1 'weight' to have one of the following scalar types: "
             f"Half, BFloat16, Float, Double; but got {TORCH_NAMES[weight.dtype].tensor} instead "
             "(while checking arguments for embedding_bag)"
         )
-    if factors is not None and factors.dtype != weight.dtype:
+    if factors is not None and factors.dtype not in (weight.dtype, dtype):
         types = (TORCH_NAMES[tensor.dtype].tensor for tensor in (weight, factors))
         raise RuntimeError(
             "Expected tensor for argument #1 'weight' to have the same type as tensor for argument "
@@ -345,10 +356,32 @@ def _starts(ids: IdArray, offsets: Any, include_last_offset: bool) -> RowArray:
 # -- arithmetic ------------------------------------------------------------------------------------
 
 
+def _add_up(
+    table: FloatArray, bags: _Bags, weights: FloatArray, mean: bool, out: FloatArray
+) -> int:
+    """Set out to the sums or means of bags, as kernels do."""
+    if packed.accepts(table):
+        bytes_, format = packed.as_bytes(table), packed.format_of(table.dtype)
+        rest = bags.plan.ids, bags.starts, weights, bags.passed, mean, out
+        return packed.unpack_bags(bytes_, format, *rest)
+    rows, ids, passed = _acceptable(table, bags)
+    return kernels.gather_bags(rows, ids, bags.starts, weights, passed, mean, out)
+
+
+def _take_largest(table: FloatArray, bags: _Bags, out: FloatArray, where: RowArray) -> int:
+    """Set out and where to the largest of bags, as kernels do."""
+    if packed.accepts(table):
+        bytes_, format = packed.as_bytes(table), packed.format_of(table.dtype)
+        rest = bags.plan.ids, bags.starts, bags.passed, out, where
+        return packed.unpack_bags_max(bytes_, format, *rest)
+    rows, ids, passed = _acceptable(table, bags)
+    return kernels.gather_bags_max(rows, ids, bags.starts, passed, out, where)
+
+
 def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, int]:
     """Return (table, ids, id passed over) as kernels take them.
 
-    Of a table in an odd layout, or of float16, these are the rows met, the latter as float32.
+    Of a table in an odd layout these are the rows met, narrow ones as float32.
     """
     plan = bags.plan
     if kernels.accepts(table):
@@ -357,7 +390,7 @@ def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, in
     ids = np.empty(plan.ids.size, np.int64)
     ids[plan.order] = np.repeat(np.arange(plan.unique.size), np.diff(plan.starts))
     passed = np.flatnonzero(plan.unique == bags.passed)
-    met = table[plan.unique].astype(wide_dtype(table.dtype), order="C", copy=False)
+    met = wide_rows(table, plan.unique)
     return met, ids, int(passed[0]) if passed.size else -1
 
 
@@ -370,4 +403,4 @@ def _spread(upstream: FloatArray, bags: _Bags) -> FloatArray:
 
 
 def _wide(upstream: FloatArray) -> FloatArray:
-    return np.require(upstream, wide_dtype(upstream.dtype), ["C", "A"])
+    return np.require(upstream, wide(upstream.dtype), ["C", "A"])

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from .. import buffers, kernels
 from ..autograd import Tensor, is_grad_enabled, record
+from ..kernels import packed
+from ..narrow import wide
 from ..rows import RowGrad, RowPlan
 from .lookup import (
     FloatArray,
@@ -21,6 +23,7 @@ from .lookup import (
     check_ids,
     check_trainable,
     ids_of,
+    output_dtype_of,
     prepare,
     raise_for,
     renorm,
@@ -36,6 +39,8 @@ def embedding(
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
+    *,
+    output_dtype: npt.DTypeLike | None = None,
 ) -> Tensor:
     """Look up rows of `weight` by id.
 
@@ -48,17 +53,19 @@ def embedding(
     norm_type : the p of that norm.
     scale_grad_by_freq : divide gradients by how often their id occurs in `input`.
     sparse : the gradient of `weight` is a `RowGrad` instead of an array of the table's size.
+    output_dtype : of a float16 or bfloat16 table, float32 gives its rows, and takes their
+        gradients, as float32. By default the dtype of `weight`.
 
     Returns
     -------
-    Tensor of shape (*input.shape, dim) and weight's dtype; a fresh copy, never a view.
+    Tensor of shape (*input.shape, dim) and output_dtype; a fresh copy, never a view.
 
     Raises
     ------
     IndexError          an id is outside 0..rows-1; names the first one and where it stands. No row
                         has been renormed then.
-    TypeError           ids are not integers; max_norm or norm_type is not a number; the table is
-                        neither float32 nor float64, and would be renormed or trained.
+    TypeError           ids are not integers; max_norm or norm_type is not a number; output_dtype is
+                        not allowed; the table holds integers, and would be renormed.
     AssertionError      padding_idx is outside -rows..rows-1.
     RuntimeError        weight is not 2-D.
     ReadOnlyTableError  max_norm is given and the table cannot be written.
@@ -84,7 +91,8 @@ def embedding(
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, plan, max_norm, norm_type)
-    out = buffers.empty((plan.ids.size, dim), table.dtype)
+    dtype = output_dtype_of(weight, output_dtype)
+    out = buffers.empty((plan.ids.size, dim), dtype)
     raise_for(_gather(table, plan.ids, out), ids, rows)
     if ids.ndim != 1:
         out = out.reshape(*ids.shape, dim)
@@ -93,12 +101,12 @@ def embedding(
     if sparse:
         announce(weight, plan)
 
-    whole = GradientOf(weight, padding, sparse)
+    whole = GradientOf(weight, padding, sparse, dtype)
 
     def gradient(upstream: Any, plan: RowPlan, _input: Any) -> RowGrad | FloatArray:
-        entries = np.require(upstream, requirements=["C", "A"]).reshape(plan.ids.size, dim)
+        entries = np.require(upstream, dtype, ["C", "A"]).reshape(plan.ids.size, dim)
         if scale_grad_by_freq:
-            entries = entries * (1.0 / plan.counts()).astype(entries.dtype)[:, None]
+            entries = entries * (1.0 / plan.counts()).astype(wide(dtype))[:, None]
         return whole(entries, plan)
 
     return record(
@@ -133,9 +141,12 @@ def checked_padding(padding_idx: int, rows: int) -> int:
 
 
 def _gather(table: npt.NDArray[Any], ids: IdArray, out: npt.NDArray[Any]) -> int:
-    if kernels.accepts(table):
+    if table.dtype != out.dtype and packed.accepts(table):
+        format = packed.format_of(table.dtype)
+        return packed.unpack_rows(packed.as_bytes(table), format, ids, out)
+    if kernels.accepts(table) or packed.accepts(table):
         return kernels.gather(table, ids, out)
     bad = kernels.first_bad_id(ids, len(table))
     if bad < 0:
-        np.take(table, ids, axis=0, out=out)
+        out[...] = table[ids]
     return bad

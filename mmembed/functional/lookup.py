@@ -16,6 +16,8 @@ import numpy.typing as npt
 from .. import kernels, spill
 from ..autograd import Tensor
 from ..ids import as_ids, bad_id_message
+from ..kernels import packed
+from ..narrow import as_dtype, is_floating, is_narrow, wide
 from ..rows import RowGrad, RowPlan
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -86,17 +88,20 @@ def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None
 
     Raises
     ------
-    TypeError           max_norm or norm_type is not a number (torch's text), or the table's dtype
-                        is neither float32 nor float64.
+    TypeError           max_norm or norm_type is not a number (torch's text), or the table holds
+                        integers.
     ReadOnlyTableError  the table cannot be written.
     """
     check_trainable(weight)
     most, p = _number(max_norm, "max_norm", 3), _number(norm_type, "norm_type", 4)
     table, unique = weight.array, plan.unique
-    copied = None if kernels.accepts(table) else np.ascontiguousarray(table[unique])
+    copied = None if kernels.accepts(table) else wide_rows(table, unique)
     rows, ids = (table, unique) if copied is None else (copied, np.arange(unique.size))
     norms = np.empty(unique.size)
     kernels.row_norms(rows, ids, p, norms)
+    if is_narrow(table.dtype):
+        _renorm_narrow(weight, unique, rows, _rounded_norms(norms, table.dtype), most)
+        return
     over = norms > most
     with weight.writing(unique[over]) as writable:
         kernels.renorm(writable if copied is None else copied, ids[over], most, p)
@@ -104,12 +109,66 @@ def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None
             writable[unique[over]] = copied[over]
 
 
+def _renorm_narrow(
+    weight: Tensor, unique: npt.NDArray[np.int64], rows: FloatArray, norms: Any, most: float
+) -> None:
+    """Scale rows as torch does: the factor is rounded too."""
+    over = norms > most
+    with np.errstate(all="ignore"):
+        factors = as_output((most / (norms[over, None] + 1e-7)).astype(np.float32), weight.dtype)
+    scaled = rows[over] * factors.astype(np.float32)
+    with weight.writing(unique[over]) as writable:
+        writable[unique[over]] = as_output(scaled, weight.dtype)
+
+
+def _rounded_norms(norms: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Any:
+    """Return norms as a narrow dtype has them, where it has."""
+    rounded = as_output(norms[:, None].astype(np.float32), dtype)[:, 0].astype(np.float64)
+    return np.where(np.isinf(rounded), norms, rounded)
+
+
+def wide_rows(table: npt.NDArray[Any], ids: IdArray) -> npt.NDArray[Any]:
+    """Return rows, contiguous, narrow ones as float32; ids are within the table."""
+    out: npt.NDArray[Any] = np.empty((ids.size, table.shape[1]), wide(table.dtype))
+    if packed.accepts(table):
+        packed.unpack_rows(packed.as_bytes(table), packed.format_of(table.dtype), ids, out)
+    elif kernels.accepts(table):
+        kernels.gather(table, ids, out)
+    else:
+        out[...] = table[ids]
+    return out
+
+
+def as_output(rows: FloatArray, dtype: np.dtype[Any]) -> FloatArray:
+    """Return (n, dim) rows in a dtype: rounded once, themselves if they have it."""
+    if is_narrow(dtype) and rows.dtype == np.float32:
+        return packed.rounded(rows, dtype)
+    return rows.astype(dtype, copy=False)
+
+
+def output_dtype_of(weight: Tensor, output_dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+    """Return the dtype of looked-up rows: the table's, or float32 of a narrow one if asked for.
+
+    Raises
+    ------
+    TypeError  another one is asked for.
+    """
+    own = weight.dtype
+    if output_dtype is None:
+        return own
+    asked = as_dtype(output_dtype)
+    if asked not in (own, wide(own)):
+        allowed = " or ".join(dict.fromkeys([str(own), str(wide(own))]))
+        raise TypeError(f"output_dtype of a table of {own} must be {allowed}, got {asked}")
+    return asked
+
+
 def check_trainable(weight: Tensor) -> None:
     """Raise TypeError unless rows of this dtype can be renormed and get gradients."""
-    if weight.dtype not in (np.float32, np.float64):
+    if not is_floating(weight.dtype):
         raise TypeError(
             f"a table of {weight.dtype} can be looked up, but not renormed or trained: that takes "
-            "float32 or float64"
+            "a floating dtype"
         )
 
 
@@ -127,11 +186,14 @@ def _number(value: Any, name: str, position: int) -> float:
 class GradientOf:
     """Makes the gradient of a table of rows, as wide as the table is by then: it may have grown."""
 
-    def __init__(self, weight: Tensor, padding: int | None, sparse: bool) -> None:
+    def __init__(
+        self, weight: Tensor, padding: int | None, sparse: bool, dtype: np.dtype[Any]
+    ) -> None:
         self._table = getattr(weight, "table", None)
         self._rows = weight.shape[0]
         self._padding = padding
         self._sparse = sparse
+        self._dtype = dtype
 
     def __call__(
         self, entries: FloatArray, plan: RowPlan, source: RowArray | None = None
@@ -142,7 +204,8 @@ class GradientOf:
         """
         table = self._table
         rows, folder = (self._rows, None) if table is None else (table.rows, table.path)
-        return gradient_of_rows(entries, plan, rows, self._padding, self._sparse, source, folder)
+        like = rows, self._padding, self._sparse, self._dtype
+        return gradient_of_rows(entries, plan, *like, source, folder)
 
 
 def gradient_of_rows(
@@ -151,11 +214,13 @@ def gradient_of_rows(
     rows: int,
     padding: int | None,
     sparse: bool,
+    dtype: np.dtype[Any],
     source: RowArray | None = None,
     folder: os.PathLike[str] | None = None,
 ) -> RowGrad | FloatArray:
     """Return the gradient of a table of `rows` rows from one entry per id; padding gets none.
 
+    `dtype` : of the gradient; entries may be float32 where it is narrow.
     `source` : see `RowGrad`. `folder` : see `spill.zeros`.
     """
     if rows != plan.rows:
@@ -163,11 +228,10 @@ def gradient_of_rows(
     if sparse and padding is not None and not (kept := plan.ids != padding).all():
         source = np.flatnonzero(kept) if source is None else source[kept]
         plan = RowPlan(plan.ids[kept], rows)
-    gradient = RowGrad(plan, entries, source=source)
     if sparse:
-        return gradient
-    zeros = spill.zeros(gradient.shape, gradient.dtype, folder, plan.unique)
-    dense = gradient.to_dense(zeros).array
+        return RowGrad(plan, as_output(entries, dtype), source=source)
+    zeros = spill.zeros((rows, entries.shape[1]), dtype, folder, plan.unique)
+    dense = RowGrad(plan, entries, source=source).to_dense(zeros).array
     if padding is not None and rows:
         dense[padding] = 0
     return dense

@@ -21,6 +21,8 @@ The contract, for every body:
   none) and adds the others in that order, in the table's dtype. starts ascend, and need not begin
   at 0 or end at n: some of the segments of a batch are given by a part of its starts.
 
+Rows of 16 and of 8 bits have kernels of their own, in `packed`; `gather` copies rows of any dtype.
+
 Must not know files, the tape, gradients as objects, or which exception a bad id becomes.
 """
 

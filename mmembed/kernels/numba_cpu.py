@@ -1,7 +1,7 @@
 """The kernels in Numba, parallel: the portable body, used where the Cython one was not built.
 
 The contract is in `mmembed.kernels`; the loops are in `numba_plan`, `numba_loops`,
-`numba_updates` and `numba_initial`.
+`numba_updates` and `numba_initial`; rows of 16 and of 8 bits are in `numba_packed`.
 
 Must not know files, the tape or Python errors.
 """
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from . import numba_initial, numba_plan, numba_updates
 from . import numba_loops as loops
 from .numba_compile import run
+from .numba_packed import pack_rows, unpack_bags, unpack_bags_max, unpack_rows  # noqa: F401
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IdArray = npt.NDArray[np.signedinteger[Any]]
@@ -44,7 +45,9 @@ def plan(
 
 
 def gather(table: FloatArray, ids: IdArray, out: FloatArray, threads: int) -> int:
-    """See `mmembed.kernels.gather`."""
+    """See `mmembed.kernels.gather`; narrow rows, which Numba does not know, are bits here."""
+    if table.itemsize == 2:
+        table, out = table.view(np.uint16), out.view(np.uint16)
     dtypes = table.dtype.char + ids.dtype.char
     return run(loops.gather_rows, dtypes, threads, table, ids, out)
 

@@ -463,3 +463,6 @@ def initial_rows(
         z2, z3 = _normal_pair(u[..., 2], u[..., 3])
         drawn = a + b * np.stack([z0, z1, z2, z3], axis=-1)
     out[...] = drawn.reshape(ids.size, 4 * blocks)[:, :dim]
+
+
+from .reference_packed import pack_rows, unpack_bags, unpack_bags_max, unpack_rows  # noqa: E402, F401

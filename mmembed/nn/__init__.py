@@ -10,6 +10,7 @@ from .embedding import Embedding
 from .embedding_bag import EmbeddingBag
 from .layers import GELU, Dropout, LayerNorm, Linear, ReLU
 from .module import Module
+from .quantized import QuantizedEmbedding, QuantizedEmbeddingBag
 
 __all__ = [
     "GELU",
@@ -21,6 +22,8 @@ __all__ = [
     "Module",
     "ModuleList",
     "Parameter",
+    "QuantizedEmbedding",
+    "QuantizedEmbeddingBag",
     "ReLU",
     "Sequential",
     "TableParameter",

@@ -33,12 +33,14 @@ class Embedding(Lookup):
         copied, and its padding row is kept. With `path`, it is copied into the new table.
     _freeze : do not collect gradients.
     device : "cpu".
-    dtype : float32 (the default) or float64.
+    dtype : float32 (the default), float64, float16 or bfloat16; the last needs ml_dtypes.
     path : directory of the table. One that exists is opened (for reading only if `_freeze`), and
         its shape and dtype must be those asked for; otherwise it is made. Without a path the table
         is in memory.
     init : how rows of a new table start; see `Table.create`.
     durability : of a new table; see `Table.create`.
+    output_dtype : float32 lets a float16 or bfloat16 table give float32 rows and take float32
+        gradients; by default they have the table's dtype.
 
     Attributes
     ----------
@@ -113,6 +115,7 @@ class Embedding(Lookup):
         path: str | os.PathLike[str] | None = None,
         init: str = "normal",
         durability: str = "power",
+        output_dtype: npt.DTypeLike | None = None,
     ) -> None:
         padding = None
         if padding_idx is not None:
@@ -123,6 +126,7 @@ class Embedding(Lookup):
             num_embeddings, embedding_dim, padding, max_norm, norm_type, scale_grad_by_freq, sparse,
             Rows(_weight, _freeze, device, dtype, path, init, durability),
         )  # fmt: skip
+        self.output_dtype = output_dtype
 
     @classmethod
     def from_pretrained(
@@ -180,7 +184,7 @@ class Embedding(Lookup):
         """
         return F.embedding(
             input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
-            self.scale_grad_by_freq, self.sparse,
+            self.scale_grad_by_freq, self.sparse, output_dtype=self.output_dtype,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -191,4 +195,5 @@ class Embedding(Lookup):
             ("norm_type", self.norm_type, 2),
             ("scale_grad_by_freq", self.scale_grad_by_freq, False),
             ("sparse", self.sparse, False),
+            ("output_dtype", self.output_dtype, None),
         )

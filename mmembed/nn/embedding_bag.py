@@ -32,7 +32,7 @@ class EmbeddingBag(Lookup):
     _weight : see `Embedding`.
     include_last_offset : offsets end with the length of the input.
     padding_idx : this row starts as zeros, does not count in a bag, and gets no gradient.
-    device, dtype, path, init, durability : see `Embedding`.
+    device, dtype, path, init, durability, output_dtype : see `Embedding`.
     include_padding : the padding row counts in bags; it gets no gradient all the same.
 
     Attributes
@@ -90,6 +90,7 @@ class EmbeddingBag(Lookup):
         init: str = "normal",
         durability: str = "power",
         include_padding: bool = False,
+        output_dtype: npt.DTypeLike | None = None,
     ) -> None:
         padding = None
         if padding_idx is not None:
@@ -108,6 +109,7 @@ class EmbeddingBag(Lookup):
         self.mode = mode
         self.include_last_offset = include_last_offset
         self.include_padding = include_padding
+        self.output_dtype = output_dtype
 
     @classmethod
     def from_pretrained(
@@ -173,7 +175,7 @@ class EmbeddingBag(Lookup):
         return F.embedding_bag(
             input, self.weight, offsets, self.max_norm, self.norm_type, self.scale_grad_by_freq,
             self.mode, self.sparse, per_sample_weights, self.include_last_offset, self.padding_idx,
-            include_padding=self.include_padding,
+            include_padding=self.include_padding, output_dtype=self.output_dtype,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -185,4 +187,5 @@ class EmbeddingBag(Lookup):
             ("mode", self.mode, None),
             ("padding_idx", self.padding_idx, None),
             ("include_padding", self.include_padding, False),
+            ("output_dtype", self.output_dtype, None),
         )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..autograd import Tensor
 from ..autograd.random import next_seed
+from ..narrow import as_dtype, is_floating
 from ..parameter import Parameter, TableParameter, parameter_over
 from ..storage import Table
 from .module import Module, check_device
@@ -177,10 +178,10 @@ def _check(shape: tuple[int, int], dtype: npt.DTypeLike | None) -> None:
         raise RuntimeError(
             f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
         )
-    if dtype is not None and np.dtype(dtype).kind != "f":
+    if dtype is not None and not is_floating(as_dtype(dtype)):
         raise RuntimeError(
             "Only Tensors of floating point and complex dtype can require gradients: "
-            f"got dtype {np.dtype(dtype)}"
+            f"got dtype {as_dtype(dtype)}"
         )
 
 
@@ -208,7 +209,7 @@ def _open(
     path: str | os.PathLike[str], shape: tuple[int, int], dtype: npt.DTypeLike | None, mode: str
 ) -> Table:
     """Open a table that must have this shape, and this dtype unless it is None."""
-    asked = None if dtype is None else np.dtype(dtype)  # may raise: nothing is open yet
+    asked = None if dtype is None else as_dtype(dtype)  # may raise: nothing is open yet
     table = Table.open(path, mode)
     wanted = table.dtype if asked is None else asked
     if table.shape != shape or table.dtype != wanted:

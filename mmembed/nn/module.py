@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..autograd import Tensor, no_grad
+from ..narrow import as_dtype, is_floating
 from ..parameter import Parameter, zero_grad
 
 Self = TypeVar("Self", bound="Module")
@@ -229,10 +230,10 @@ class Module:
                 dtype = argument
         check_device(device)
         if dtype is not None:
-            wanted = np.dtype(dtype)
-            if wanted.kind != "f":
+            wanted = as_dtype(dtype)
+            if not is_floating(wanted):
                 raise TypeError(f"modules have floating parameters, got dtype {wanted}")
-            floating = [p for p in self.parameters() if p.dtype.kind == "f"]
+            floating = [p for p in self.parameters() if is_floating(p.dtype)]
             for parameter in floating:
                 parameter.check_cast(wanted)
             for parameter in floating:
@@ -250,6 +251,10 @@ class Module:
     def half(self: Self) -> Self:
         """Cast the parameters to float16; see `to`."""
         return self.to(np.float16)
+
+    def bfloat16(self: Self) -> Self:
+        """Cast the parameters to bfloat16, which needs ml_dtypes; see `to`."""
+        return self.to("bfloat16")
 
     # -- mode and gradients ------------------------------------------------------------------------
 
@@ -357,7 +362,7 @@ def _misfit(name: str, value: Any, shape: tuple[int, ...]) -> Iterator[str]:
             f'While copying the parameter named "{name}", expected torch.Tensor or Tensor-like '
             f"object from checkpoint but received {type(value)}"
         )
-    elif value.dtype.kind not in "biuf":
+    elif value.dtype.kind not in "biuf" and not is_floating(value.dtype):
         yield f'While copying the parameter named "{name}", got an array of {value.dtype}.'
     elif tuple(value.shape) != shape:
         yield (

@@ -28,6 +28,7 @@ class _Accumulating(Optimizer):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
+        stochastic_rounding: bool = False,
     ) -> None:
         check(lr >= 0, "learning rate", lr)
         check(lr_decay >= 0, "lr_decay value", lr_decay)
@@ -46,7 +47,7 @@ class _Accumulating(Optimizer):
             "eps": eps,
             "maximize": maximize,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
 
     @abc.abstractmethod
     def rule(self, weight: FloatArray, total: FloatArray, *rest: Any) -> int:
@@ -80,6 +81,7 @@ class Adagrad(_Accumulating):
     lr, lr_decay, weight_decay, initial_accumulator_value, eps : at least 0; weight_decay (adds
         weight_decay * w to g) is not for sparse gradients; s starts as initial_accumulator_value.
     maximize : step uphill.
+    stochastic_rounding : round narrow rows at random, right on average; see `Optimizer`.
 
     State: `adagrad.sum` (rows, dim), made when the optimizer is.
 

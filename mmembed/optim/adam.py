@@ -31,6 +31,7 @@ class _Averaging(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        stochastic_rounding: bool = False,
     ) -> None:
         check(lr >= 0, "learning rate", lr)
         check(eps >= 0, "epsilon value", eps)
@@ -44,7 +45,7 @@ class _Averaging(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
 
     def states(self, group: Group) -> dict[str, float]:
         """See `Optimizer.states`."""
@@ -93,6 +94,7 @@ class Adam(_Averaging):
     betas : (b1, b2), each in [0, 1).
     weight_decay : adds weight_decay * w to g.
     maximize : step uphill.
+    stochastic_rounding : round narrow rows at random, right on average; see `Optimizer`.
 
     State: `adam.exp_avg` and `adam.exp_avg_sq`, each as large as the parameter.
 
@@ -130,8 +132,17 @@ class AdamW(_Averaging):
         weight_decay: float = 1e-2,
         *,
         maximize: bool = False,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize)
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            maximize=maximize,
+            stochastic_rounding=stochastic_rounding,
+        )
 
     def decayed(self, weight: FloatArray, g: FloatArray, group: Group) -> FloatArray:
         """Shrink the weight; the gradient stays."""

@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..autograd import Tensor, enable_grad, no_grad
+from ..autograd.random import next_seed
+from ..narrow import is_narrow
 from ..parameter import TableParameter, zero_grad
 from ..rows import RowGrad
 from . import segments
+from .narrow import Rounding, update_narrow
 from .segments import Segments
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -35,6 +38,11 @@ class Optimizer(abc.ABC):
     ----------
     params : tensors, or dicts with the key "params" and options of their own.
     defaults : options of groups that do not set them.
+    stochastic_rounding : float16 and bfloat16 rows, which are changed as float32, are rounded up or
+        down at random, so that what is lost is right on average; by default to the nearest, which
+        loses every change below half a unit in the last place. The random bits are a function of
+        (seed, step, row, column), the seed being the group's `rounding_seed`, drawn when the group
+        is made: it follows from `manual_seed`, and comes back with `load_state_dict`.
 
     Attributes
     ----------
@@ -45,7 +53,7 @@ class Optimizer(abc.ABC):
 
     Raises
     ------
-    TypeError   params is a tensor, or holds something else than float32 or float64 tensors.
+    TypeError   params is a tensor, or holds something else than floating tensors.
     ValueError  there are no parameters; one is not a leaf, or not contiguous.
 
     Source: torch.optim.Optimizer.
@@ -61,7 +69,11 @@ class Optimizer(abc.ABC):
     """Whether states are made with the optimizer, instead of in the first step."""
 
     def __init__(
-        self, params: Iterable[Tensor] | Iterable[Group], defaults: Mapping[str, Any]
+        self,
+        params: Iterable[Tensor] | Iterable[Group],
+        defaults: Mapping[str, Any],
+        *,
+        stochastic_rounding: bool = False,
     ) -> None:
         if isinstance(params, Tensor):
             raise TypeError(
@@ -69,6 +81,8 @@ class Optimizer(abc.ABC):
                 f"but got {type(params).__name__}"
             )
         self.defaults = dict(defaults)
+        if stochastic_rounding:
+            self.defaults["stochastic_rounding"] = True
         self.param_groups: list[Group] = []
         self._rows: dict[Tensor, TableParameter] = {}
         self._fused: set[Tensor] = set()
@@ -138,7 +152,7 @@ class Optimizer(abc.ABC):
         if any(id(parameter) in known for parameter in params):
             raise ValueError("some parameters appear in more than one parameter group")
         self._rows.update({parameter: _rows_of(parameter) for parameter in params})
-        self.param_groups.append({**self.defaults, **group, "params": params})
+        self.param_groups.append(_with_seed({**self.defaults, **group, "params": params}))
         if self.states_at_once:
             for parameter in params:
                 for state, init in self.states(self.param_groups[-1]).items():
@@ -252,8 +266,21 @@ class Optimizer(abc.ABC):
         with parameter.columns(rows) as columns:
             arrays = tuple(columns[name] for name in (parameter.column, *names))
             for block in blocks:
-                self.update(arrays, block, step, group)
+                self._update_rows(arrays, block, step, group)
         parameter.set_steps(counter, step)
+
+    def _update_rows(
+        self, arrays: tuple[FloatArray, ...], rows: Segments, step: int, group: Group
+    ) -> None:
+        """Call the rule: with float32 rows in the place of narrow ones."""
+        if not is_narrow(arrays[0].dtype):
+            self.update(arrays, rows, step, group)
+            return
+        stochastic = bool(group.get("stochastic_rounding"))
+        rounding = Rounding(stochastic, group.get("rounding_seed", 0), step)
+        update_narrow(
+            lambda some, part: self.update(some, part, step, group), arrays, rows, rounding
+        )
 
     def _rows_for(self, parameter: Tensor) -> TableParameter:
         """Return the rows of a parameter, with its states.
@@ -420,6 +447,13 @@ class _Fused:
         return isinstance(other, _Fused) and other._optimizer is self._optimizer
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _with_seed(group: Group) -> Group:
+    """Return a group with a seed, which follows from `manual_seed`, if its rounding takes one."""
+    if group.get("stochastic_rounding"):
+        group.setdefault("rounding_seed", next_seed())
+    return group
 
 
 def _rows_of(parameter: Tensor) -> TableParameter:

@@ -6,15 +6,16 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, final
 
-import numpy as np
-
 from ..autograd import Tensor
 from ..errors import RuleError
 from ..kernels import rules
+from ..narrow import is_floating, wide
 from ..rows import RowGrad
 from ..storage.column import check_name
 from .optimizer import FloatArray, Group, Optimizer, check
 from .segments import Segments
+
+_OPTIONS = ("weight_decay", "maximize", "params", "stochastic_rounding", "rounding_seed")
 
 
 @final
@@ -37,10 +38,10 @@ class RowOptimizer(Optimizer):
     Parameters
     ----------
     rule : rule(row, *states, *row_states, g, *numbers) changes `row` and its states in place, and
-        returns nothing. All are 1-D arrays of the parameter's dtype. `g` is the row's gradient,
-        entries of one id summed; the rule may use its memory. Numba compiles it, once for each
-        dtype; one that is jitted already keeps its options. It must not raise, and must not depend
-        on the order of rows: threads share them.
+        returns nothing. All are 1-D arrays of the parameter's dtype, float32 if that is narrow. `g`
+        is the row's gradient, entries of one id summed; the rule may use its memory. Numba compiles
+        it, once for each dtype; one that is jitted already keeps its options. It must not raise,
+        and must not depend on the order of rows: threads share them.
     states : {name: first value} of states as wide as a row, in the order in which the rule takes
         them. They are columns `<name>.<state>` beside the parameter's, made in the first step.
     row_states : the same, of one number per row; the rule takes each as an array of one element.
@@ -48,6 +49,7 @@ class RowOptimizer(Optimizer):
         of the same name finds them again.
     weight_decay : adds weight_decay * row to g first; not for sparse gradients.
     maximize : negates g first.
+    stochastic_rounding : round narrow rows at random, right on average; see `Optimizer`.
     numbers : the rule's parameters behind `g`, by name, where they have no default; they are
         options of the groups, rounded to the parameter's dtype. A parameter called `step` is given
         the number of the step, from 1.
@@ -68,6 +70,7 @@ class RowOptimizer(Optimizer):
         name: str | None = None,
         weight_decay: float = 0.0,
         maximize: bool = False,
+        stochastic_rounding: bool = False,
         **numbers: float,
     ) -> None:
         check(weight_decay >= 0, "weight_decay value", weight_decay)
@@ -83,7 +86,7 @@ class RowOptimizer(Optimizer):
             raise RuleError(f"states and row_states must have different names; both have {twice}")
         self._numbers = self._names_of_numbers()
         defaults = {**self._values(numbers), "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
 
     def _names_of_numbers(self) -> list[str]:
         """Return the rule's parameters behind the gradient."""
@@ -104,7 +107,7 @@ class RowOptimizer(Optimizer):
         values = {}
         for name in self._numbers:
             value = numbers.get(name, defaults[name])
-            if name in ("weight_decay", "maximize", "params") or name in self._states:
+            if name in _OPTIONS or name in self._states:
                 raise RuleError(
                     f"the rule {rules.name_of(self.rule)} takes the number {name!r}, a name that "
                     "has another meaning here; call it otherwise"
@@ -129,9 +132,9 @@ class RowOptimizer(Optimizer):
         params = group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         for parameter in params:
-            if isinstance(parameter, Tensor) and parameter.dtype in (np.float32, np.float64):
+            if isinstance(parameter, Tensor) and is_floating(parameter.dtype):
                 tables = 1 + len(self._states)
-                rules.check(self.rule, str(parameter.dtype), tables, len(self._numbers))
+                rules.check(self.rule, str(wide(parameter.dtype)), tables, len(self._numbers))
         super().add_param_group({**group, "params": params})
 
     def states(self, group: Group) -> dict[str, float]:

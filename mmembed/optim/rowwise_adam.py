@@ -28,6 +28,7 @@ class RowwiseAdam(Optimizer):
     eps : at least 0.
     weight_decay : adds weight_decay * w to g; not for sparse gradients.
     maximize : step uphill.
+    stochastic_rounding : round narrow rows at random, right on average; see `Optimizer`.
 
     State: `rowwise_adam.exp_avg` (rows, dim), and `rowwise_adam.exp_avg_sq` (rows,).
 
@@ -47,6 +48,7 @@ class RowwiseAdam(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        stochastic_rounding: bool = False,
     ) -> None:
         check(lr >= 0, "learning rate", lr)
         check(eps >= 0, "epsilon value", eps)
@@ -60,7 +62,7 @@ class RowwiseAdam(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
 
     def states(self, group: Group) -> dict[str, float]:
         """See `Optimizer.states`."""

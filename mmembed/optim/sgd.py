@@ -25,6 +25,7 @@ class SGD(Optimizer):
     weight_decay : adds weight_decay * w to g; not for sparse gradients.
     nesterov : step along g + m * b.
     maximize : step uphill.
+    stochastic_rounding : round narrow rows at random, right on average; see `Optimizer`.
 
     State: with momentum, `sgd.momentum_buffer` (rows, dim).
 
@@ -43,6 +44,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        stochastic_rounding: bool = False,
     ) -> None:
         check(lr >= 0, "learning rate", lr)
         check(momentum >= 0, "momentum value", momentum)
@@ -57,7 +59,7 @@ class SGD(Optimizer):
             "nesterov": nesterov,
             "maximize": maximize,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
 
     def states(self, group: Group) -> dict[str, float]:
         """See `Optimizer.states`."""

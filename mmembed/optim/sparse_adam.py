@@ -75,6 +75,7 @@ class SparseAdam(_Lazy):
     lr, eps : above 0.
     betas : (b1, b2), each in [0, 1).
     maximize : step uphill.
+    stochastic_rounding : round narrow rows at random, right on average; see `Optimizer`.
 
     State: `sparse_adam.exp_avg` and `sparse_adam.exp_avg_sq`, each (rows, dim).
 
@@ -90,8 +91,11 @@ class SparseAdam(_Lazy):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         maximize: bool = False,
+        *,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, _checked(lr, betas, eps, maximize))
+        defaults = _checked(lr, betas, eps, maximize)
+        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
 
 
 @final
@@ -110,6 +114,7 @@ class SparseAdamW(_Lazy):
     betas : (b1, b2), each in [0, 1).
     weight_decay : at least 0, and lr * weight_decay below 1.
     maximize : step uphill.
+    stochastic_rounding : round narrow rows at random, right on average; see `Optimizer`.
 
     State: `sparse_adamw.exp_avg` and `sparse_adamw.exp_avg_sq`, each (rows, dim), and
     `sparse_adamw.decayed`, one float64 per row.
@@ -127,10 +132,13 @@ class SparseAdamW(_Lazy):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         maximize: bool = False,
+        *,
+        stochastic_rounding: bool = False,
     ) -> None:
         check(weight_decay >= 0, "weight_decay value", weight_decay)
         check(lr * weight_decay < 1, "lr * weight_decay, which must be below 1", lr * weight_decay)
-        super().__init__(params, _checked(lr, betas, eps, maximize, weight_decay=weight_decay))
+        defaults = _checked(lr, betas, eps, maximize, weight_decay=weight_decay)
+        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
 
     def catch_up(self) -> None:
         """Give all rows the decay that they have not had yet."""

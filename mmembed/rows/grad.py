@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from .. import buffers, kernels
 from ..autograd import Tensor
+from ..narrow import is_floating
 from .plan import RowArray, RowPlan
+from .sums import add_to_rows, sums_by_row
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -28,7 +30,7 @@ class RowGrad:
     Parameters
     ----------
     plan : the ids, in the order of the batch; n of them.
-    entries : (n, dim) float32 or float64; entry i belongs to row plan.ids[i]. Kept, not copied.
+    entries : (n, dim) of a dtype of tables; entry i belongs to row plan.ids[i]. Kept, not copied.
     coalesced : the ids are known to be ascending and distinct.
     source : (n,) int64; entry i is entries[source[i]] instead, and there may be any number of
         those. All ids of a bag have the bag's gradient: it is there once.
@@ -60,8 +62,8 @@ class RowGrad:
             raise ValueError(
                 f"entries must have the shape ({plan.ids.size}, dim), got {entries.shape}"
             )
-        if entries.dtype not in (np.float32, np.float64):
-            raise TypeError(f"entries must be float32 or float64, got {entries.dtype}")
+        if not is_floating(entries.dtype):
+            raise TypeError(f"entries must be floating, got {entries.dtype}")
         self.plan = plan
         self._held = np.require(entries, requirements=["C", "A"])
         self._source = source
@@ -126,10 +128,8 @@ class RowGrad:
         """Return the same gradient with ids ascending and distinct, entries of one row summed."""
         if self._coalesced:
             return self
-        unique = self.plan.unique
-        entries = np.empty((unique.size, self.shape[1]), self.dtype)
-        kernels.segment_sum(*self.summands(), self.plan.starts, entries)
-        return RowGrad(RowPlan(unique, self.plan.rows), entries, coalesced=True)
+        entries = sums_by_row(*self.summands(), self.plan)
+        return RowGrad(RowPlan(self.plan.unique, self.plan.rows), entries, coalesced=True)
 
     def coalesce_(self) -> RowGrad:
         """Coalesce in place; returns the gradient."""
@@ -325,9 +325,7 @@ class RowGrad:
         return RowGrad(self.plan, entries, coalesced=self._coalesced)
 
     def _added_to(self, dense: FloatArray) -> FloatArray:
-        values, order = self.summands()
-        values = values.astype(dense.dtype, copy=False)
-        kernels.scatter_add(values, order, self.plan.starts, self.plan.unique, dense)
+        add_to_rows(*self.summands(), self.plan, dense)
         return dense
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

@@ -5,6 +5,7 @@ Must not know gradients, optimizers or the tape.
 
 from .directory import looks_like_table
 from .initial import Initial
+from .quantized import quantization_error
 from .table import Table
 
-__all__ = ["Initial", "Table", "looks_like_table"]
+__all__ = ["Initial", "Table", "looks_like_table", "quantization_error"]

@@ -5,6 +5,8 @@ Must not know tables, columns or files; an array of rows is (rows, dim) or (rows
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,7 +43,7 @@ def take(rows: FloatArray, ids: npt.ArrayLike, out: FloatArray | None) -> FloatA
     if out is None:
         out = np.empty(shape, rows.dtype)
     else:
-        _check_out(out, shape, rows)
+        check_out(out, shape, rows.dtype, rows)
     table = rows if rows.ndim == 2 else rows[:, None]
     flat = np.ascontiguousarray(where).reshape(-1)
     bad = kernels.gather(table, flat, out.reshape(flat.size, table.shape[1]))
@@ -50,10 +52,13 @@ def take(rows: FloatArray, ids: npt.ArrayLike, out: FloatArray | None) -> FloatA
     return out
 
 
-def _check_out(out: FloatArray, shape: tuple[int, ...], rows: FloatArray) -> None:
-    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != rows.dtype:
+def check_out(
+    out: FloatArray, shape: tuple[int, ...], dtype: np.dtype[Any], rows: npt.NDArray[Any]
+) -> None:
+    """Raise ValueError unless rows can be copied into `out`."""
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
         got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be an array {shape} {rows.dtype}, got {got}")
+        raise ValueError(f"out must be an array {shape} {dtype}, got {got}")
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         raise ValueError("out must be C-contiguous, aligned and writable")
     if np.may_share_memory(out, rows):

@@ -8,13 +8,18 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.packed import SCALE_BYTES
+from ..narrow import as_dtype
 from .initial import Initial
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+QUANTIZED = "rowwise8"  # rows of bytes, each followed by its scale and bias; see `kernels.packed`
+_ALLOWED = "float32, float64, float16 or bfloat16"
 MAX_NAME = 100  # characters; with ".npy" and a digest behind it a file name stays below 255
 MAX_BYTES = 2**63 - 1  # what a signed 64-bit file offset can say
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
@@ -40,14 +45,19 @@ def whole_number(what: str, value: object, low: int, high: int) -> int:
 
 
 def dtype_name(dtype: npt.DTypeLike) -> str:
-    """Return "float32" or "float64"; raises TypeError for every other dtype or byte order."""
+    """Return the dtype's name, one of DTYPES; TypeError for every other dtype or byte order.
+
+    Raises
+    ------
+    MissingDependencyError  it is "bfloat16", and ml_dtypes is not installed.
+    """
     try:
-        for name in DTYPES if dtype is not None else ():  # to NumPy, None is float64
-            if np.dtype(dtype) == np.dtype(name):
-                return name
+        found = as_dtype(dtype) if dtype is not None else None  # to NumPy, None is float64
     except TypeError:
-        pass
-    raise TypeError(f"a table's dtype must be {' or '.join(DTYPES)}, got {dtype!r}")
+        found = None
+    if found is not None and found.isnative and found.name in DTYPES:
+        return found.name
+    raise TypeError(f"a table's dtype must be {_ALLOWED}, got {dtype!r}")
 
 
 def check_name(name: object) -> None:
@@ -80,24 +90,36 @@ class Column:
     def __post_init__(self) -> None:
         """Check every field."""
         check_name(self.name)
-        if self.dtype not in DTYPES:
-            raise TypeError(f"a column's dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}")
+        if self.dtype not in DTYPES and not self.quantized:
+            raise TypeError(f"a column's dtype must be {_ALLOWED}, got {self.dtype!r}")
         if self.dim is not None:
             whole_number("dim", self.dim, 0, MAX_BYTES)
         whole_number("seed", self.seed, 0, 2**64 - 1)
         with np.errstate(over="ignore"):
-            largest = np.dtype(self.dtype).type(self.init.largest())
+            largest = self.numpy_dtype.type(self.init.largest())
         if not np.isfinite(largest):
             raise ValueError(f"initial values {str(self.init)!r} do not fit {self.dtype}")
 
+    @property
+    def quantized(self) -> bool:
+        """Whether rows are bytes with a scale and a bias; only `weight` can be so."""
+        return self.dtype == QUANTIZED and self.name == "weight"
+
     def shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the column's array in a table of `rows` rows."""
-        return (rows,) if self.dim is None else (rows, self.dim)
+        if self.dim is None:
+            return (rows,)
+        return rows, self.dim + (SCALE_BYTES if self.quantized else 0)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype of the column's array; MissingDependencyError without a package for it."""
+        return np.dtype(np.uint8) if self.quantized else as_dtype(self.dtype)
 
     @property
     def row_bytes(self) -> int:
         """Bytes in one row."""
-        return np.dtype(self.dtype).itemsize * (1 if self.dim is None else self.dim)
+        return self.numpy_dtype.itemsize * int(np.prod(self.shape(1), dtype=object))
 
 
 def column_seed(seed: int, name: str) -> int:

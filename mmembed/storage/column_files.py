@@ -46,7 +46,7 @@ def write_column(
         file.reserve(file_bytes(column, superblock.rows))
         file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
         for first, values in initial_blocks(column, superblock.rows, fill):
-            file.write(values.data, HEADER_BYTES + first * column.row_bytes)
+            file.write(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
         file.sync()
 
 
@@ -91,8 +91,8 @@ def map_column(file: File, column: Column, rows: int, *, writable: bool) -> Mapp
     data = memoryview(memory)[HEADER_BYTES:]
     shape = column.shape(rows)
     # Made of a read-only buffer, so that setting the WRITEABLE flag of the array fails.
-    read = np.frombuffer(data.toreadonly(), column.dtype).reshape(shape)
-    stored = np.frombuffer(data, column.dtype).reshape(shape) if writable else None
+    read = np.frombuffer(data.toreadonly(), column.numpy_dtype).reshape(shape)
+    stored = np.frombuffer(data, column.numpy_dtype).reshape(shape) if writable else None
     pages = None
     if read.size:
         address = read.__array_interface__["data"][0] - HEADER_BYTES
@@ -104,7 +104,7 @@ def extend_column(file: File, column: Column, rows: int, more: int) -> None:
     """Put initial rows behind the first `rows`, up to `more`, durably; the header stays."""
     file.reserve(file_bytes(column, more), file_bytes(column, rows))
     for first, values in initial_blocks(column, more, start=rows):
-        file.write(values.data, HEADER_BYTES + first * column.row_bytes)
+        file.write(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
     file.sync()
 
 

@@ -33,12 +33,20 @@ class Described:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of `weight`: (rows, dim)."""
-        return self._store.superblock.columns[0].shape(self.rows)
+        weight = self._store.superblock.columns[0]
+        assert weight.dim is not None
+        return self.rows, weight.dim
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of `weight`."""
-        return np.dtype(self._store.superblock.columns[0].dtype)
+        """The dtype of the rows of `weight`, as they are given; float32 of rows of 8 bits."""
+        weight = self._store.superblock.columns[0]
+        return np.dtype(np.float32) if weight.quantized else weight.numpy_dtype
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the rows are of 8 bits, and only read; see `quantize`."""
+        return self._store.superblock.columns[0].quantized
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from .journal_format import Layout
 from .opened import Opened
 from .pages import ColumnPages
 from .recovery import examine, roll_back
-from .store import Fill, FloatArray, RowArray, Store
+from .store import Fill, FloatArray, RowArray, Store, check_not_quantized
 from .superfile import SuperFile, check_room
 
 
@@ -121,6 +121,7 @@ class DirectoryStore(Store):
         store = cls(Directory.open(path, allow_foreign=allow_foreign), mode)
         if mode == "r+":
             try:
+                check_not_quantized(store.superblock, path)
                 store._recover()
             except BaseException:
                 store._release()

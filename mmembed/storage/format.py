@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-import numpy as np
-
 from ..errors import CorruptTableError
 from .column import MAX_BYTES, Column, check_name, whole_number
 from .initial import Initial
@@ -146,7 +144,7 @@ def file_bytes(column: Column, rows: int) -> int:
     """Return the size of a column's file; raises ValueError above 2**63 - 1 bytes."""
     size = HEADER_BYTES + rows * column.row_bytes
     # Arrays of no width have a size too, which NumPy limits alike.
-    if max(size, rows * np.dtype(column.dtype).itemsize) > MAX_BYTES:
+    if max(size, rows * column.numpy_dtype.itemsize) > MAX_BYTES:
         raise ValueError(
             f"{rows} rows of {column.row_bytes} bytes do not fit a file (at most {MAX_BYTES} bytes)"
         )
@@ -330,10 +328,12 @@ def encode_header(column: Column, rows: int, table_uuid: UUID) -> bytes:
 
     NumPy ignores the label, which is a comment in the literal that the header is.
     """
-    descr = np.dtype(column.dtype).newbyteorder("<").str
+    descr = column.numpy_dtype.newbyteorder("<").str
+    # NumPy's own text cannot say bfloat16: to it these are any two bytes, "<V2".
+    kind = f"dtype={column.dtype} " if column.numpy_dtype.kind == "V" else ""
     text = (
         f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {column.shape(rows)}, }} "
-        f"# mmembed {FORMAT_VERSION} uuid={table_uuid.hex} role={column.name} crc="
+        f"# mmembed {FORMAT_VERSION} uuid={table_uuid.hex} role={column.name} {kind}crc="
     ).encode("ascii")
     start = _HEADER_START + text
     blank = (start + b"00000000").ljust(HEADER_BYTES - 1) + b"\n"

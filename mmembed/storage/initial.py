@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
+from ..kernels import packed
+from ..narrow import is_narrow
 
 _KINDS = {"constant": 0, "uniform": 1, "normal": 2}  # as `kernels.initial_rows` numbers them
 _SHORT = {
@@ -114,10 +116,18 @@ class Initial:
 
         Parameters
         ----------
-        out : (n, dim) or (n,) float32 or float64, contiguous; written.
+        out : (n, dim) or (n,) of a dtype of tables, contiguous; written. Narrow values are float32
+            ones, rounded.
         first : the row that out[0] is.
         seed : 0..2**64-1.
         """
         ids = np.arange(first, first + out.shape[0], dtype=np.int64)
         rows = out if out.ndim == 2 else out[:, None]
-        kernels.initial_rows(ids, _KINDS[self.kind], self.a, self.b, seed, rows)
+        if self.kind == "constant":
+            out[...] = self.a
+            return
+        narrow = is_narrow(out.dtype)
+        drawn = np.empty(rows.shape, np.float32) if narrow else rows
+        kernels.initial_rows(ids, _KINDS[self.kind], self.a, self.b, seed, drawn)
+        if narrow:
+            rows[...] = packed.rounded(drawn, out.dtype)

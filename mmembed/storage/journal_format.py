@@ -108,7 +108,7 @@ class Layout:
             views.append(record[at : at + size])
             at += _padded(size)
         images = {
-            column.name: view.view(column.dtype).reshape(column.shape(rows))
+            column.name: view.view(column.numpy_dtype).reshape(column.shape(rows))
             for column, view in zip(self.columns, views[1:], strict=True)
         }
         return views[0].view(np.int64), images

@@ -104,6 +104,15 @@ class Store(abc.ABC):
         """Give everything back, without a commit; a second time is harmless."""
 
 
+def check_not_quantized(superblock: Superblock, where: object) -> None:
+    """Raise ReadOnlyTableError if a table that would be written is in 8 bits."""
+    if superblock.columns[0].quantized:
+        raise ReadOnlyTableError(
+            f"{where} holds rows of 8 bits, which are only read; train the table that it was made "
+            "of, and quantize that again"
+        )
+
+
 def initial_blocks(
     column: Column, rows: int, fill: Fill | None = None, start: int = 0
 ) -> Iterator[tuple[int, FloatArray]]:
@@ -111,7 +120,7 @@ def initial_blocks(
     if rows == start or column.row_bytes == 0:
         return
     block = min(rows - start, max(1, BLOCK_BYTES // column.row_bytes))
-    buffer: FloatArray = np.empty(column.shape(block), column.dtype)
+    buffer: FloatArray = np.empty(column.shape(block), column.numpy_dtype)
     for first in range(start, rows, block):
         values = buffer[: min(block, rows - first)]
         column.init.fill(values, first, column.seed)
@@ -134,7 +143,8 @@ class MemoryStore(Store):
         """Put a store on arrays."""
         self.superblock = superblock
         self.path = None
-        self.mode = "r+" if arrays["weight"].flags.writeable else "r"
+        writable = arrays["weight"].flags.writeable and not superblock.columns[0].quantized
+        self.mode = "r+" if writable else "r"
         self.clean = True
         self.recovered = 0
         self.allow_foreign = False
@@ -215,7 +225,7 @@ def _initial_array(
 ) -> FloatArray:
     """Return (rows, dim) or (rows,) with initial values in the rows start..rows-1."""
     # The pages of an all-zero column are left to the first touch.
-    array: FloatArray = buffers.zeros(column.shape(rows), column.dtype)
+    array: FloatArray = buffers.zeros(column.shape(rows), column.numpy_dtype)
     if str(column.init) != "zeros" or fill is not None:
         for first, values in initial_blocks(column, rows, fill, start):
             array[first : first + len(values)] = values

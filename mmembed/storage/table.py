@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .. import kernels
 from ..errors import ClosedTableError, CorruptTableError
 from ..ids import as_ids, bad_id_message
+from ..narrow import as_dtype, wide
 from . import process
 from .access import check_array, check_rows, settle, take
 from .column import MAX_BYTES, Column, check_name, column_seed, dtype_name, whole_number
@@ -27,7 +28,8 @@ from .directory import DirectoryStore
 from .format import Superblock, as_json
 from .initial import Initial
 from .pages import ColumnPages, read_later
-from .store import Fill, FloatArray, MemoryStore, RowArray, Store
+from .quantized import quantized_store, take_quantized
+from .store import Fill, FloatArray, MemoryStore, RowArray, Store, check_not_quantized
 
 
 class Table(Described):
@@ -87,7 +89,7 @@ class Table(Described):
         ----------
         path : the directory to make, for this user alone; None for a table in memory.
         rows, dim : shape of `weight`; either may be 0.
-        dtype : float32 or float64.
+        dtype : float32, float64, float16 or bfloat16 (which needs the package ml_dtypes).
         init : "zeros", "ones", "constant(0.1)", "uniform(-0.005, 0.005)", "normal" or
             "normal(0, 0.02)" (mean, deviation). A row's values depend on the seed and its id alone.
         seed : 0..2**64-1.
@@ -141,6 +143,7 @@ class Table(Described):
         UntrustedTableError  others may write to it; see `allow_foreign`.
         UncleanShutdownError  its durability is "process", and the machine stopped while it was
             open for writing.
+        ReadOnlyTableError   mode "r+", and its rows are of 8 bits.
         ValueError           the mode is neither "r" nor "r+".
         OSError              the system refuses: PermissionError, for instance.
         """
@@ -155,7 +158,7 @@ class Table(Described):
 
         Parameters
         ----------
-        array : (rows, dim) float32 or float64 of this machine's byte order, its rows contiguous;
+        array : (rows, dim) of a dtype of tables and this machine's byte order, its rows contiguous;
             any row stride; the table is read-only if the array is.
 
         Raises
@@ -196,7 +199,8 @@ class Table(Described):
         """Return the whole array of a column: (rows, dim), or (rows,) for a scalar column.
 
         On disk it is a read-only view of the file, which follows later writes and stays readable
-        after `close`. In memory it is the array itself.
+        after `close`. In memory it is the array itself. Of rows of 8 bits it is their bytes,
+        (rows, dim + 8) uint8.
 
         Raises
         ------
@@ -301,6 +305,9 @@ class Table(Described):
         where = as_ids(ids)
         if self.on_disk and (pages := self.column_pages(column)) is not None:
             pages.expect(np.ascontiguousarray(where).reshape(-1))
+        if self.quantized and column == "weight":
+            rows: Any = self.column()
+            return take_quantized(rows, self.dim, where, out)
         return take(self.column(column), where, out)
 
     def __getitem__(self, ids: npt.ArrayLike | slice) -> FloatArray:
@@ -309,6 +316,8 @@ class Table(Described):
         Unlike a slice, an id never counts from the end: -1 raises IndexError.
         """
         if isinstance(ids, slice):
+            if self.quantized:
+                return self.gather(np.arange(*ids.indices(self.rows)))
             return self.column()[ids].copy()
         if isinstance(ids, tuple):
             raise TypeError(f"a table takes one id, an array of ids, or a slice; got {ids!r}")
@@ -316,6 +325,10 @@ class Table(Described):
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> FloatArray:
         """Return `weight` as `column` does, or a copy of it if that is asked for."""
+        if self.quantized:
+            if copy is False:
+                raise ValueError("rows of 8 bits cannot be given as floats without a copy")
+            return np.asarray(self[:], dtype)
         return np.array(self.column(), dtype=dtype, copy=copy)
 
     # Writing
@@ -395,6 +408,7 @@ class Table(Described):
         KeyError, ReadOnlyTableError, ClosedTableError, TableFailedError
             see `column` and `writing`.
         """
+        check_not_quantized(self._open_store().superblock, repr(self))
         rows, last = settle(self.column(column), ids, values)
         with self.writing(rows) as columns:
             columns[column][rows] = last
@@ -415,7 +429,7 @@ class Table(Described):
         name : lower-case words joined by dots; `weight.adagrad.sum` for the state of `weight`.
         dim : its width; the table's by default.
         scalar : one number per row instead: the array is (rows,).
-        dtype : float32 or float64; the table's by default.
+        dtype : see `create`; the table's by default.
         init : see `create`; its seed is that of the table mixed with the name.
 
         Raises
@@ -583,7 +597,8 @@ class Table(Described):
     def cast(self, dtype: npt.DTypeLike) -> None:
         """Change the dtype of a table in memory; the arrays of its columns are new.
 
-        Columns that have another dtype than the table keep it.
+        Columns that have another dtype than the table keep it. What belongs to a column, such as an
+        optimizer's state `weight.adagrad.sum`, has no less than float32.
 
         Raises
         ------
@@ -593,13 +608,16 @@ class Table(Described):
         self.check_cast(dtype)
         name = dtype_name(dtype)
         superblock = self._open_store().superblock
-        own = str(self.dtype)
-        columns = tuple(
-            replace(column, dtype=name) if column.dtype == own else column
-            for column in superblock.columns
-        )
-        arrays = {c.name: self.column(c.name).astype(c.dtype) for c in columns}
+        check_not_quantized(superblock, repr(self))
+        columns = tuple(self._cast_column(column, name) for column in superblock.columns)
+        arrays = {c.name: self.column(c.name).astype(c.numpy_dtype) for c in columns}
         self._store = MemoryStore(replace(superblock, columns=columns), arrays)
+
+    def _cast_column(self, column: Column, name: str) -> Column:
+        own, new = self.dtype, as_dtype(name)
+        if "." in column.name:
+            own, new = wide(own), wide(new)
+        return replace(column, dtype=new.name) if column.dtype == own.name else column
 
     def check_cast(self, dtype: npt.DTypeLike) -> None:
         """Raise what `cast` would raise."""
@@ -611,6 +629,29 @@ class Table(Described):
             )
 
     # Copies
+
+    def quantize(
+        self, path: str | os.PathLike[str] | None = None, *, column: str = "weight"
+    ) -> Table:
+        """Return another table with the rows of a column in 8 bits, for reading.
+
+        Each row becomes dim bytes with a scale and a bias in float32: dim + 8 bytes, torch's and
+        FBGEMM's fused rowwise format, in which a number is byte * scale + bias. No number is off
+        by more than half its row's scale (and the rounding of float32), which is the row's range
+        divided by 255. The table is made block by block, and appears whole or not at all. `gather`
+        gives float32.
+
+        Parameters
+        ----------
+        path : the directory to make; None for a table in memory.
+        column : of (rows, dim) floats; it becomes the other table's `weight`.
+
+        Raises
+        ------
+        ValueError  a row holds a number that is not finite; the column is no rows of floats.
+        Errors of `create`; nothing is left behind.
+        """
+        return Table(quantized_store(self, column, path))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a table on disk as its path, to be opened for reading; one in memory by value."""

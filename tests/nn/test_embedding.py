@@ -208,8 +208,8 @@ def test_a_refused_construction_leaves_no_table_behind(path):
         nn.Embedding(5, 3, _weight=mm.ones((4, 3)), path=path)
     with pytest.raises(RuntimeError, match="Only Tensors of floating point and complex dtype can"):
         nn.Embedding(5, 3, dtype=np.int64, path=path)
-    with pytest.raises(TypeError, match="a table's dtype must be float32 or float64"):
-        nn.Embedding(5, 3, dtype=np.float16, path=path)
+    with pytest.raises(TypeError, match="a table's dtype must be float32, float64, float16"):
+        nn.Embedding(5, 3, dtype=np.longdouble, path=path)
     for size in ((3.0, 2), ("3", 2), (True, 2), (3, 2.0)):
         with pytest.raises(TypeError, match=r"empty\(\): argument 'size' \(position 1\) must be"):
             nn.Embedding(*size, path=path)
@@ -451,9 +451,9 @@ def test_frozen_rows_of_any_dtype_are_looked_up_where_they_are(rows):
 
     assert embedding([2, 1]).tolist() == rows[[2, 1]].tolist()
     assert np.shares_memory(embedding.weight.array, rows)
-    with pytest.raises(TypeError, match="is in no table"):
-        _ = embedding.table
     if rows.dtype == np.int64:
+        with pytest.raises(TypeError, match="is in no table"):
+            _ = embedding.table
         with pytest.raises(RuntimeError, match="Only Tensors of floating point and complex dtype"):
             nn.Embedding.from_pretrained(rows, freeze=False)
 
@@ -468,17 +468,12 @@ def test_rows_of_any_layout_are_looked_up_and_trained_where_they_are():
     np.testing.assert_allclose(rows[1], 0.5**0.5)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int64"])
-def test_a_table_that_cannot_be_trained_can_be_looked_up(dtype):
-    rows = Tensor(np.arange(6).reshape(3, 2).astype(dtype))
+def test_a_table_that_cannot_be_trained_can_be_looked_up():
+    rows = Tensor(np.arange(6).reshape(3, 2))
 
     assert F.embedding([2, 0], rows).tolist() == [[4, 5], [0, 1]]
-    with pytest.raises(TypeError, match=f"a table of {dtype} can be looked up, but not renormed"):
+    with pytest.raises(TypeError, match="a table of int64 can be looked up, but not renormed"):
         F.embedding([0], rows, max_norm=1.0)
-    if dtype == "float16":
-        rows.requires_grad = True
-        with pytest.raises(TypeError, match="not renormed or trained"):
-            F.embedding([0], rows)
 
 
 def test_a_padding_row_of_a_table_without_rows_passes_in_the_function_only(path):

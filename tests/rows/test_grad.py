@@ -129,9 +129,9 @@ def test_zeroing_forgets_the_entries():
     assert not grad.to_dense().array.any()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int64"])
+@pytest.mark.parametrize("dtype", ["bool", "int64"])
 def test_entries_of_other_dtypes_are_refused(dtype):
-    with pytest.raises(TypeError, match="entries must be float32 or float64"):
+    with pytest.raises(TypeError, match="entries must be floating"):
         RowGrad(grad_of([1]).plan, np.ones((1, 2), dtype))
 
 

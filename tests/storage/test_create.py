@@ -280,7 +280,11 @@ def test_a_table_larger_than_the_disk_is_refused_before_the_disk_is_full(path, m
     ("arguments", "error", "message"),
     [
         (("", 2, 2), ValueError, "the path of a table is empty"),
-        ((None, 2, 2, None), TypeError, "dtype must be float32 or float64, got None"),
+        (
+            (None, 2, 2, None),
+            TypeError,
+            "dtype must be float32, float64, float16 or bfloat16, got None",
+        ),
         ((None, 2**63 - 1, 0), ValueError, "do not fit a file"),
     ],
 )

@@ -293,7 +293,7 @@ JSON_DAMAGES = {
     "no columns": (EXAMPLE_COLUMNS, b"[]", "begin with weight"),
     "columns not a list": (EXAMPLE_COLUMNS, b"7", "field is not valid"),
     "column not an object": (b"[{", b"[7,{", "field is not valid"),
-    "dtype": (b'"float32"', b'"float16"', "dtype must be float32 or float64"),
+    "dtype": (b'"float32"', b'"float8"', "dtype must be float32, float64"),
     "dtype that is code": (b'"float32"', b'"__import__"', "dtype must be"),
     "dim negative": (b'"dim":3', b'"dim":-3', "dim must be in"),
     "dim not whole": (b'"dim":3', b'"dim":3.0', "dim must be an integer"),

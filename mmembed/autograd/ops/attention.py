@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...narrow import is_floating
 from ..dtypes import BOOL, TORCH_NAMES
 from ..variable import Variable
 from .arithmetic import add, mul
@@ -102,7 +103,7 @@ def _check(
             "Expected query, key, and value to all be  at least 2 dimensional, but got query.dim: "
             f"{query.ndim} key.dim: {key.ndim} and value.dim: {value.ndim} instead."
         )
-    if query.dtype.kind != "f":
+    if not is_floating(query.dtype):
         name = TORCH_NAMES[query.dtype].scalar
         raise RuntimeError(f"expected scalar type Float but found {name}")
     if attn_mask is not None:

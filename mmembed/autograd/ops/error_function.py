@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...narrow import wide as wide_dtype
 from ..dtypes import Array
 from ..recording import record
 from ..variable import Variable
 from .operands import check_floating, floating, quiet
-from .reduce import wide_dtype
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

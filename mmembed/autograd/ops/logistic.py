@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...narrow import wide as wide_dtype
 from ..dtypes import Array
 from ..recording import record
 from ..tape import is_grad_enabled
 from ..variable import Variable
 from .operands import Operand, constant, floating, quiet
-from .reduce import quotient, wide_dtype
+from .reduce import quotient
 from .reduction import Reduction, check_reduction
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...narrow import is_floating
 from ..dtypes import TORCH_NAMES, Array
 from ..recording import record
 from ..variable import Variable
@@ -213,7 +214,7 @@ def _against_probabilities(
 ) -> Tensor:
     x = log_probabilities.array
     t = data(target)
-    if t.dtype.kind != "f":
+    if not is_floating(t.dtype):
         name = TORCH_NAMES[t.dtype].scalar
         raise RuntimeError(
             f"Expected floating point type for target with class probabilities, got {name}"

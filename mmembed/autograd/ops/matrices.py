@@ -14,7 +14,7 @@ from ..dtypes import Array
 from ..recording import record
 from ..variable import Variable
 from .arithmetic import add
-from .operands import Operand, check_broadcast, data, operands, quiet, unbroadcast
+from .operands import Operand, check_broadcast, data, narrowed, operands, quiet, unbroadcast
 from .shape import mT, t
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def matmul(input: Operand, other: Operand) -> Tensor:
     _check(x, y)
     return record(
         _NAMES.get((x.ndim, y.ndim), "BmmBackward0"),
-        np.matmul(x, y),
+        narrowed(np.matmul(x, y), x, y),
         (a, _rule_for_first(x.shape, y.ndim), (b,)),
         (b, _rule_for_second(x.ndim, y.shape, _is_by_columns(y)), (a,)),
     )

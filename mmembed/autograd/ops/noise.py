@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...narrow import is_floating
 from ..dtypes import TORCH_NAMES, Array
 from ..random import default_generator
 from ..variable import Variable
@@ -48,7 +49,7 @@ def check_probability(p: float) -> None:
 
 def dropout_factors(input: Variable, p: float) -> Array:
     """Draw for each element of `input` 0, with probability p, or 1 / (1 - p)."""
-    if input.dtype.kind != "f":
+    if not is_floating(input.dtype):
         name = TORCH_NAMES[input.dtype].scalar
         raise RuntimeError(f"result type Float can't be cast to the desired output type {name}")
     kept = default_generator().random(input.shape, np.float32) >= p

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...narrow import is_narrow
+from ...narrow import wide as wide_dtype
 from ..dtypes import FLOAT, Array
 from ..recording import record
 from ..variable import Variable
 from .operands import check_floating, quiet
-from .reduce import wide_dtype
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -121,5 +122,5 @@ def _check(input: Variable, shape: tuple[int, ...], parameters: dict[str, Variab
                 raise RuntimeError(
                     "mixed dtype (CPU): expect parameter to have scalar type of Float"
                 )
-            if input.dtype != np.float16:
+            if not is_narrow(input.dtype):
                 raise RuntimeError("mixed dtype (CPU): all inputs must share same datatype.")

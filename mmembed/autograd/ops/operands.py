@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...narrow import FLOAT32, is_bfloat16, is_floating
 from ..dtypes import BOOL, FLOAT, INTEGER, TORCH_NAMES, Array, rank
 from ..recording import takes_any
 from ..variable import Variable, as_array
@@ -82,7 +83,7 @@ def floating(input: Operand) -> Any:
 
 def check_floating(input: Variable, kernel: str) -> None:
     """Raise NotImplementedError (torch's text, which names its kernel) for integers and bools."""
-    if input.dtype.kind != "f":
+    if not is_floating(input.dtype):
         name = TORCH_NAMES[input.dtype].scalar
         raise NotImplementedError(f"\"{kernel}\" not implemented for '{name}'")
 
@@ -116,10 +117,19 @@ def _in_dtype(value: Any, dtype: np.dtype[Any]) -> Any:
 def combine(ufunc: Callable[..., Any], a: Operand, b: Operand) -> Any:
     """Return ufunc(a, b); RuntimeError (torch's text) if their shapes do not go together."""
     try:
-        return ufunc(data(a), data(b))
+        return narrowed(ufunc(data(a), data(b)), a, b)
     except ValueError as error:
         check_broadcast(np.shape(data(a)), np.shape(data(b)))
         raise RuntimeError(str(error)) from None
+
+
+def narrowed(result: Any, *given: Operand) -> Any:
+    """Return what NumPy makes of a bfloat16 and a Python number, float32, as bfloat16."""
+    if result.dtype == FLOAT32:
+        for value in given:
+            if isinstance(value, Variable | np.ndarray) and is_bfloat16(value.dtype):
+                return result.astype(value.dtype)
+    return result
 
 
 def check_broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ...narrow import is_floating, is_narrow
+from ...narrow import wide as wide_dtype
 from ..dtypes import FLOAT, Array
 from ..recording import OUTPUT, record
 from ..variable import Variable
@@ -50,14 +52,9 @@ def spread(reduced: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array
     return np.broadcast_to(reduced.reshape(kept), shape)
 
 
-def wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which sums and counts of a dtype neither overflow nor lose much."""
-    return FLOAT if dtype == np.float16 else dtype
-
-
 def total(x: Array, dims: tuple[int, ...], keepdim: bool = False, *, wide: bool = False) -> Any:
     """Return the sum over `dims`, row-major, taken in a wide dtype and left in it if `wide`."""
-    if x.dtype.kind != "f":
+    if not is_floating(x.dtype):
         return np.asarray(np.sum(x, axis=dims, keepdims=keepdim), order="C")
     found = np.sum(x, axis=dims, keepdims=keepdim, dtype=wide_dtype(x.dtype))
     return np.asarray(found if wide else found.astype(x.dtype), order="C")
@@ -158,7 +155,7 @@ def norm(input: Variable, p: float | str = 2, dim: Dims = None, keepdim: bool = 
 
 
 def _norm(x: Array, p: float, dims: tuple[int, ...], keepdim: bool) -> Any:
-    if x.dtype == np.float16:
+    if is_narrow(x.dtype):
         return _norm(x.astype(FLOAT), p, dims, keepdim).astype(x.dtype)
     if p == 2:
         return np.sqrt(np.sum(x * x, axis=dims, keepdims=keepdim))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...narrow import is_floating
 from ..dtypes import Array
 from ..recording import record
 from ..variable import Variable
@@ -189,7 +190,7 @@ def _check_cat(parts: Sequence[Variable], dim: int) -> None:
 
 
 def _in_one_dtype(parts: Sequence[Variable]) -> list[Tensor]:
-    floats = [part.dtype for part in parts if part.dtype.kind == "f"]
+    floats = [part.dtype for part in parts if is_floating(part.dtype)]
     dtype = np.result_type(*(floats or [part.dtype for part in parts]))
     return [cast(part, dtype) for part in parts]
 

@@ -1,9 +1,12 @@
-"""Where a view lies in the array it was taken from.
+"""Whose memory an array has: where a view lies in the array it was taken from, and what is new.
 
 Knows arrays and addresses only: no tensors, no tape, no tables.
 """
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 import numpy as np
 from numpy.lib import array_utils
@@ -50,3 +53,12 @@ def same_place(view: Array, whole: Array, target: Array) -> Array:
         raise RuntimeError(MOVED)
     offset = view.__array_interface__["data"][0] - start
     return np.ndarray(view.shape, view.dtype, target, offset, view.strides)
+
+
+def is_new(gradient: Any) -> bool:
+    """Return whether a rule's result is an array to whose memory nothing else refers."""
+    if not isinstance(gradient, np.ndarray):
+        return False
+    base = gradient.base
+    # Three: the view, the variable here, and the argument of getrefcount.
+    return base is None or (isinstance(base, np.ndarray) and sys.getrefcount(base) == 3)

@@ -8,7 +8,6 @@ goes.
 from __future__ import annotations
 
 import mmap
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from ..errors import ReadOnlyTableError
 from ..narrow import is_bfloat16, is_floating
 from . import tape
 from .dtypes import FLOAT, TORCH_NAMES, Array, checked
-from .memory import rows_of, same_place
+from .memory import is_new, rows_of, same_place
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -375,7 +374,7 @@ class Variable:
                 seed,
                 owned=gradient is None,
                 retain_graph=retain_graph,
-                is_new=_is_new,
+                is_new=is_new,
                 prepare=as_array,
             )
 
@@ -386,15 +385,6 @@ def as_array(gradient: Any) -> Array:
         return np.asarray(gradient)
     dense: Array = gradient.to_dense().array
     return dense
-
-
-def _is_new(gradient: Any) -> bool:
-    """Return whether a rule's result is an array to whose memory nothing else refers."""
-    if not isinstance(gradient, np.ndarray):
-        return False
-    base = gradient.base
-    # Three: the view, the variable here, and the argument of getrefcount.
-    return base is None or (isinstance(base, np.ndarray) and sys.getrefcount(base) == 3)
 
 
 def wrap(array: Array, shared: Variable | None = None) -> Tensor:

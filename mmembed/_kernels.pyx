@@ -13,8 +13,8 @@ from libc.math cimport INFINITY, fabs, frexp, isinf, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    PyArray_BYTES, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_ISSIGNED, PyArray_ITEMSIZE,
-    import_array, ndarray,
+    PyArray_BYTES, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_ISNOTSWAPPED, PyArray_ISSIGNED,
+    PyArray_ITEMSIZE, PyArray_TYPE, import_array, ndarray,
 )
 
 import_array()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,27 @@ class Rows(NamedTuple):
     path: str | os.PathLike[str] | None
     init: str
     durability: str
+
+
+class _Weight:
+    """Finds the parameter `weight` without the search that other parameters take.
+
+    It can only be read: what is set, deleted or put in its place goes its usual way.
+    """
+
+    @overload
+    def __get__(self, module: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, module: Module, owner: type) -> Parameter: ...
+
+    def __get__(self, module: Module | None, owner: type) -> Self | Parameter:
+        if module is None:
+            return self
+        weight = module._parameters.get("weight")
+        if weight is None:
+            raise AttributeError(f"'{owner.__name__}' object has no attribute 'weight'")
+        return weight
 
 
 class Lookup(Module):
@@ -67,13 +88,7 @@ class Lookup(Module):
         self.sparse = sparse
         self.register_parameter("weight", self._parameter(rows))
 
-    @property
-    def weight(self) -> Parameter:
-        """The rows: a parameter, found without the search that other attributes take."""
-        weight = self._parameters.get("weight")
-        if weight is None:
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute 'weight'")
-        return weight
+    weight = _Weight()
 
     def _parameter(self, rows: Rows) -> Parameter:
         shape = self.num_embeddings, self.embedding_dim

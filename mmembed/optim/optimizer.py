@@ -6,9 +6,11 @@ Must not know any update rule, nor files.
 from __future__ import annotations
 
 import abc
+import contextlib
 import numbers
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -179,7 +181,7 @@ class Optimizer(abc.ABC):
             (parameter, parameter.grad, group)
             for group in self.param_groups
             for parameter in group["params"]
-            if parameter.grad is not None
+            if parameter.grad is not None and parameter not in self._fused
         ]
         self._apply(ready)
         return loss
@@ -192,7 +194,7 @@ class Optimizer(abc.ABC):
         options that the groups have then; `step` passes fused parameters over. Rows come out the
         same, bit for bit, as with `step` after every backward. What needs all gradients before a
         step, such as clipping by their norm or several backwards for one step, does not go together
-        with it.
+        with it. A gradient that was collected before stays in `.grad`, and nobody applies it.
 
         Parameters
         ----------
@@ -200,14 +202,23 @@ class Optimizer(abc.ABC):
 
         Raises
         ------
-        ValueError    one of them is no parameter of this optimizer; none has been fused then.
+        ValueError    one of them is no parameter of this optimizer, or two are over one column of a
+                      table, whose step counts once; none has been fused then.
         RuntimeError  another optimizer is fused with one of them; none has been fused then.
 
-        `backward` then raises what `step` would; no parameter has changed that comes later.
+        `backward` then raises what `step` would. What it had updated before an error of another
+        operation, it has updated.
 
         Source: FBGEMM's EXACT optimizers, which sum the gradients of a row first as well.
         """
         parameters = [one for one in self._parameters_in(what) if one not in self._fused]
+        places = Counter(_place(self._rows_for(one)) for one in self._rows)
+        for parameter in parameters:
+            if places[_place(self._rows_for(parameter))] > 1:
+                raise ValueError(
+                    f"two parameters of shape {parameter.shape} are over one column of a table: "
+                    "fused, each would make a step of its own. Use one parameter in both places"
+                )
         try:
             for parameter in parameters:
                 parameter.hand_gradients_to(_Fused(self, parameter))
@@ -249,7 +260,7 @@ class Optimizer(abc.ABC):
         with no_grad():
             for parameter, gradient, group in ready:
                 rows = self._rows_for(parameter)
-                place = id(rows.table), rows.column
+                place = _place(rows)
                 # Of two parameters over one column, the second finds the step counted.
                 self._change(rows, gradient, group, new_step=place not in counted)
                 counted.add(place)
@@ -317,8 +328,12 @@ class Optimizer(abc.ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a copy or a pickle; its parameters are fused as the original's are."""
         self.__dict__.update(state)
-        for parameter in self._fused:
-            parameter.hand_gradients_to(_Fused(self, parameter))
+        self._fused = set()
+        for parameter in state["_fused"]:
+            # A shallow copy has the original's parameters, which stay fused with the original.
+            with contextlib.suppress(RuntimeError):
+                parameter.hand_gradients_to(_Fused(self, parameter))
+                self._fused.add(parameter)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -440,7 +455,15 @@ class _Fused:
         optimizer, parameter = self._optimizer, self._parameter
         group = next(group for one, group in optimizer._with_group() if one is parameter)
         with _updating:
+            if self._overlaps(gradient):
+                gradient = gradient.clone()
             optimizer._apply([(parameter, gradient, group)])
+
+    def _overlaps(self, gradient: Any) -> bool:
+        """Whether the gradient may be in memory that the update writes."""
+        table = self._optimizer._rows_for(self._parameter).table
+        memory = gradient.memory if isinstance(gradient, RowGrad) else gradient.array
+        return any(np.may_share_memory(memory, table.column(name)) for name in table.columns)
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other is of the same optimizer."""
@@ -454,6 +477,11 @@ def _with_seed(group: Group) -> Group:
     if group.get("stochastic_rounding"):
         group.setdefault("rounding_seed", next_seed())
     return group
+
+
+def _place(parameter: TableParameter) -> tuple[int, str]:
+    """Return what two parameters over the same rows have in common."""
+    return id(parameter.table), parameter.column
 
 
 def _rows_of(parameter: Tensor) -> TableParameter:

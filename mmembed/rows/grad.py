@@ -88,6 +88,11 @@ class RowGrad:
             self._held, self._source = entries, None
         return self._held
 
+    @property
+    def memory(self) -> FloatArray:
+        """The array that holds what the entries are made of."""
+        return self._held
+
     def summands(self) -> tuple[FloatArray, RowArray]:
         """Return (values, order), with which kernels sum segments; no entry is copied.
 

@@ -544,3 +544,14 @@ def test_a_padding_row_that_is_no_integer_is_refused(index):
         F.embedding([0], mm.ones((2, 2)), padding_idx=index)
     with pytest.raises(TypeError, match=said):
         nn.Embedding(2, 2, padding_idx=index)
+
+
+def test_a_plain_tensor_may_take_the_place_of_a_deleted_weight():
+    module = nn.Embedding(4, 2)
+    twice = mm.tensor(module.weight.array * 2)
+
+    del module.weight
+    module.weight = twice
+
+    assert module.weight is twice
+    np.testing.assert_array_equal(module(np.arange(4)).array, twice.array)

@@ -257,3 +257,51 @@ def test_the_example_of_the_docs_runs():
     exec(text, names)
 
     assert names["items"].weight.grad is None
+
+
+def test_a_gradient_in_the_memory_of_the_rows_is_read_before_they_change():
+    ids = np.array([1, 2, 3, 4, 5, 0])
+    stepped, stepper = (lambda m: (m, RULES["SGD"](m.parameters())))(
+        nn.Embedding(6, 4, sparse=True)
+    )
+    fused = copy.deepcopy(stepped)
+    optimizer = RULES["SGD"](fused.parameters())
+    optimizer.fuse()
+
+    for module in (stepped, fused):
+        module(ids).backward(module.weight.detach())
+    stepper.step()
+
+    np.testing.assert_array_equal(fused.weight.array, stepped.weight.array)
+
+
+def test_step_leaves_a_gradient_alone_that_was_collected_before(batches):
+    module, optimizer = embedding("SGD")
+    loss_of(module(batches[0])).backward()
+    optimizer.fuse()
+
+    optimizer.step()
+
+    np.testing.assert_array_equal(module.weight.array, weights())
+
+
+def test_two_parameters_over_one_column_are_refused():
+    module, _ = embedding("SGD")
+    other = nn.Embedding.from_table(module.table, sparse=True)
+    other.weight.requires_grad = True
+    optimizer = optim.Adagrad([module.weight, other.weight], lr=0.1)
+
+    with pytest.raises(ValueError, match="over one column of a table"):
+        optimizer.fuse()
+
+
+def test_a_shallow_copy_leaves_the_original_fused(batches):
+    module, optimizer = embedding("Adagrad")
+    optimizer.fuse()
+
+    other = copy.copy(optimizer)
+    loss_of(module(batches[0])).backward()
+
+    assert module.weight.grad is None
+    assert optimizer.state_dict()["state"][0]["step"] == 1
+    assert other.param_groups is optimizer.param_groups

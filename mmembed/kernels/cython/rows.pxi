@@ -82,9 +82,9 @@ cdef Py_ssize_t gather_rows(
 
 
 def gather(
-    ndarray table,  # IN   (rows, dim), rows contiguous; may be a read-only map
-    ndarray ids,  # IN   (n,), contiguous int32 or int64
-    ndarray out,  # OUT  (n, dim), contiguous, of the table's dtype
+    ndarray table not None,  # IN   (rows, dim), rows contiguous; may be a read-only map
+    ndarray ids not None,  # IN   (n,), contiguous int32 or int64
+    ndarray out not None,  # OUT  (n, dim), contiguous, of the table's dtype
     int threads,
 ):
     """Set out[i] = table[ids[i]].
@@ -98,7 +98,8 @@ def gather(
         fit = (
             out.shape[0] == ids.shape[0]
             and out.shape[1] == table.shape[1]
-            and PyArray_ITEMSIZE(out) == PyArray_ITEMSIZE(table)
+            and PyArray_TYPE(out) == PyArray_TYPE(table)
+            and PyArray_ISNOTSWAPPED(table)
             and (table.strides[1] == PyArray_ITEMSIZE(table) or table.shape[1] < 2 or table.size == 0)
             and PyArray_ISCARRAY(out)
             and PyArray_ISCARRAY_RO(ids)

@@ -49,8 +49,8 @@ cdef extern from "kernels/cython/vectors.h" nogil:
     void stream_rows_int64(
         char*, const char*, Py_ssize_t, Py_ssize_t, const int64_t*, Py_ssize_t, Py_ssize_t
     ) noexcept
-    void ask_for_bytes(const char*, Py_ssize_t) noexcept
-    void ask_for_bytes_in_second(const char*, Py_ssize_t) noexcept
+    void ask_for_read(const char*, Py_ssize_t) noexcept
+    void ask_for_change(const char*, Py_ssize_t) noexcept
     # The return type of a function that returns nothing and is compiled once per processor family.
     ctypedef void dispatched "MMEMBED_DISPATCHED void"
 

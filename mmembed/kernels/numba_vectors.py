@@ -109,8 +109,8 @@ def prefetch(typing: Any, array: Any, at: Any) -> Any:
             ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32]),
             "llvm.prefetch.p0",
         )
-        read_keep_data = [ir.Constant(_INT32, n) for n in (0, 3, 1)]
-        builder.call(function, [builder.bitcast(place, byte), *read_keep_data])
+        read_second_level_data = [ir.Constant(_INT32, n) for n in (0, 2, 1)]
+        builder.call(function, [builder.bitcast(place, byte), *read_second_level_data])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), code

@@ -28,9 +28,7 @@ cdef void sum_columns(
         out[j] = -0.0
     for i in range(count):
         if i + ahead < last:
-            ask_for_bytes_in_second(
-                <const char*>(table + <Py_ssize_t>ids[i + ahead] * stride), size
-            )
+            ask_for_read(<const char*>(table + <Py_ssize_t>ids[i + ahead] * stride), size)
         if ids[i] != padding:
             row = table + <Py_ssize_t>ids[i] * stride
             factor = weights[i] if weights != NULL else 1
@@ -169,7 +167,7 @@ cdef void largest_of_bag(
     cdef bint met = False
     for i in range(first, last):
         if i + AHEAD < n:
-            ask_for_bytes_in_second(
+            ask_for_read(
                 <const char*>(table + <Py_ssize_t>ids[i + AHEAD] * stride), dim * sizeof(real)
             )
         if ids[i] == padding:

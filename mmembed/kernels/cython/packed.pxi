@@ -39,7 +39,7 @@ def unpack_rows(
         if bad < 0 and dim > 0:
             for i in prange(n, num_threads=threads, schedule="static"):
                 if i + ahead < n:
-                    ask_for_bytes(<const char*>&packed[ids[i + ahead], 0], size)
+                    ask_for_read(<const char*>&packed[ids[i + ahead], 0], size)
                 unpack(
                     <const char*>&packed[ids[i], 0], <const char*>&packed[ids[i], 0] + tail,
                     &out[i, 0], dim,
@@ -65,7 +65,7 @@ cdef void unpack_bag(
     cdef Py_ssize_t i, counted = count
     # The rows of the bags that come next, as many as this bag has.
     for i in range(count, count + min(max(count, <Py_ssize_t>AHEAD), after)):
-        ask_for_bytes(table + <Py_ssize_t>ids[i] * stride, size)
+        ask_for_read(table + <Py_ssize_t>ids[i] * stride, size)
     if padding >= 0:
         for i in range(count):
             counted -= ids[i] == padding

@@ -10,7 +10,7 @@ cdef enum:
 
 cdef inline void ask_for(const real* row, Py_ssize_t dim) noexcept nogil:
     """Start to bring a row into the cache."""
-    ask_for_bytes(<const char*>row, dim * sizeof(real))
+    ask_for_change(<const char*>row, dim * sizeof(real))
 
 
 cdef inline Py_ssize_t rows_ahead(Py_ssize_t row_bytes) noexcept nogil:

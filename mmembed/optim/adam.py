@@ -15,7 +15,8 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..rows import RowGrad
-from .optimizer import FloatArray, Group, Optimizer, check
+from .groups import FloatArray, Group, check
+from .optimizer import Optimizer
 from .segments import Segments
 
 

@@ -12,7 +12,8 @@ from ..kernels import rules
 from ..narrow import is_floating, wide
 from ..rows import RowGrad
 from ..storage.column import check_name
-from .optimizer import FloatArray, Group, Optimizer, check
+from .groups import FloatArray, Group, check
+from .optimizer import Optimizer
 from .segments import Segments
 
 _OPTIONS = ("weight_decay", "maximize", "params", "stochastic_rounding", "rounding_seed")

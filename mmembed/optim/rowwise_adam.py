@@ -9,7 +9,8 @@ from typing import Any, final
 from .. import kernels
 from ..autograd import Tensor
 from ..rows import RowGrad
-from .optimizer import FloatArray, Group, Optimizer, check
+from .groups import FloatArray, Group, check
+from .optimizer import Optimizer
 from .segments import Segments
 
 

@@ -13,7 +13,8 @@ from .. import kernels
 from ..autograd import Tensor
 from ..parameter import TableParameter
 from ..rows import RowGrad
-from .optimizer import FloatArray, Group, Optimizer, check
+from .groups import FloatArray, Group, check
+from .optimizer import Optimizer
 from .segments import Segments
 
 RowArray = npt.NDArray[np.int64]

@@ -1,13 +1,14 @@
 """`Table`: the one holder of rows, the same whether they are in files or in memory.
 
-Must not know files, gradients or optimizers. All rows change through `writing`.
+Reading is in `reading`. Must not know files, gradients or optimizers. All rows change through
+`writing`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -16,23 +17,19 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
-from ..errors import ClosedTableError, CorruptTableError
-from ..ids import as_ids, bad_id_message
+from ..errors import CorruptTableError
 from ..narrow import as_dtype, wide
-from . import process
-from .access import check_array, check_rows, settle, take
+from .access import check_array, check_rows, settle
 from .column import MAX_BYTES, Column, check_name, column_seed, dtype_name, whole_number
-from .description import Described
 from .directory import DirectoryStore
 from .format import Superblock, as_json
 from .initial import Initial
-from .pages import ColumnPages, read_later
-from .quantized import quantized_store, take_quantized
+from .quantized import quantized_store
+from .reading import Readable
 from .store import Fill, FloatArray, MemoryStore, RowArray, Store, check_not_quantized
 
 
-class Table(Described):
+class Table(Readable):
     """Rows by id, in one or more columns, in a directory or in memory.
 
     Every table has the column `weight`, (rows, dim). Others, added by `add_column`, have as many
@@ -174,164 +171,6 @@ class Table(Described):
         rows, dim = array.shape
         weight = Column("weight", dtype, dim, Initial("constant", 0.0), 0)
         return cls(MemoryStore(Superblock.first(rows, weight, 0, "power"), {"weight": array}))
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.rows
-
-    def __repr__(self) -> str:
-        """Return where the table is and what it has."""
-        where = "in memory" if self.path is None else repr(str(self.path))
-        state = "closed" if self._closed else f"mode={self.mode!r}"
-        return (
-            f"<Table {where}: {self.rows} rows of {self.dim} {self.dtype}, {state}, "
-            f"step={self.step}, columns={list(self.columns)}>"
-        )
-
-    # Reading
-
-    def column(self, name: str = "weight") -> FloatArray:
-        """Return the whole array of a column: (rows, dim), or (rows,) for a scalar column.
-
-        On disk it is a read-only view of the file, which follows later writes and stays readable
-        after `close`. In memory it is the array itself. Of rows of 8 bits it is their bytes,
-        (rows, dim + 8) uint8.
-
-        Raises
-        ------
-        KeyError          the table has no such column.
-        ClosedTableError  the table is closed.
-        """
-        store = self._open_store()
-        try:
-            return store.array(name)
-        except KeyError:
-            columns = ", ".join(self.columns)
-            raise KeyError(f"no column {name!r}; the table has: {columns}") from None
-
-    def prefetch(self, ids: npt.ArrayLike, columns: Iterable[str] | None = None) -> None:
-        """Start to read rows of a table on disk, on another thread, and return at once.
-
-        A `gather` or a lookup of the rows then finds them in memory, or on their way. Lookups plan
-        their own reading; this starts it earlier. Of a table in memory there is nothing to read.
-
-        Parameters
-        ----------
-        ids : integers, any shape.
-        columns : names; all columns by default, so that an update finds its state.
-
-        Raises
-        ------
-        IndexError, TypeError, KeyError, ClosedTableError  see `gather`.
-        """
-        where = as_ids(ids)
-        flat = np.ascontiguousarray(where).reshape(-1)
-        if (bad := kernels.first_bad_id(flat, self.rows)) >= 0:
-            raise IndexError(bad_id_message(where, bad, self.rows))
-        names = self.columns if columns is None else tuple(columns)
-        read_later([(self.column_pages(name), flat) for name in names]).keep()
-
-    def column_pages(self, name: str = "weight") -> ColumnPages | None:
-        """Return what asks for rows of a column before they are read; None if nothing must.
-
-        Raises what `column` raises.
-        """
-        store = self._open_store()
-        try:
-            return store.pages(name)
-        except KeyError:
-            self.column(name)  # raises what says which there are
-            raise
-
-    def stats(self) -> dict[str, Any]:
-        """Return what happens between this table's files and memory, as numbers by name.
-
-        Returns
-        -------
-        columns : by name, `bytes` of the rows; on disk also:
-            resident : share of the pages that are in memory, or None if the system does not tell.
-            resting : whether lookups find the pages in memory, and have stopped asking for them.
-            ids : with which lookups and updates came, since the table was opened.
-            pages asked, pages asked ahead, calls : what the system was asked to read, how much of
-                it on the thread that reads ahead, and in how many calls.
-            seconds waited : spent in lookups and updates on asking.
-            dirty bytes : changed through this map and not yet on the disk; None if unknown.
-        process : this process's `major faults` (pages that a thread waited for alone), `bytes read`
-            and `bytes written`, since it began; the last two None if unknown.
-        read amplification : bytes read per byte of the rows that lookups and updates came with, in
-            this process; None before the first.
-
-        The counts of ids of a resting column run behind by a few thousand.
-        """
-        columns: dict[str, dict[str, Any]] = {}
-        useful = 0
-        for column in self._open_store().superblock.columns:
-            columns[column.name] = {"bytes": self.rows * column.row_bytes}
-            if (pages := self.column_pages(column.name)) is not None:
-                columns[column.name] |= pages.statistics()
-                useful += pages.looked_up * column.row_bytes
-        own = process.counters()
-        read = own["bytes read"]
-        amplification = None if read is None or not useful else read / useful
-        return {"columns": columns, "process": own, "read amplification": amplification}
-
-    def gather(
-        self, ids: npt.ArrayLike, out: FloatArray | None = None, column: str = "weight"
-    ) -> FloatArray:
-        """Return copies of rows.
-
-        Parameters
-        ----------
-        ids : integers, any shape; an array of int32 or int64 is taken as it is.
-        out : (*ids.shape, dim) of the column's dtype, C-contiguous, apart from the table; written.
-        column : the column; a scalar column gives shape ids.shape.
-
-        Returns
-        -------
-        `out`, or a fresh array like it.
-
-        Raises
-        ------
-        IndexError        an id is outside 0..rows-1; names the first one and where it stands.
-        TypeError         ids are not integers.
-        ValueError        `out` does not fit.
-        KeyError, ClosedTableError  see `column`.
-        """
-        where = as_ids(ids)
-        if self.on_disk and (pages := self.column_pages(column)) is not None:
-            pages.expect(np.ascontiguousarray(where).reshape(-1))
-        if self.quantized and column == "weight":
-            rows: Any = self.column()
-            return take_quantized(rows, self.dim, where, out)
-        return take(self.column(column), where, out)
-
-    def __getitem__(self, ids: npt.ArrayLike | slice) -> FloatArray:
-        """Return copies of rows of `weight`: of one id, of an array of ids, or of a slice.
-
-        Unlike a slice, an id never counts from the end: -1 raises IndexError.
-        """
-        if isinstance(ids, slice):
-            if self.quantized:
-                return self.gather(np.arange(*ids.indices(self.rows)))
-            return self.column()[ids].copy()
-        if isinstance(ids, tuple):
-            raise TypeError(f"a table takes one id, an array of ids, or a slice; got {ids!r}")
-        return self.gather(ids)
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> FloatArray:
-        """Return `weight` as `column` does, or a copy of it if that is asked for."""
-        if self.quantized:
-            if copy is False:
-                raise ValueError("rows of 8 bits cannot be given as floats without a copy")
-            return np.asarray(self[:], dtype)
-        return np.array(self.column(), dtype=dtype, copy=copy)
-
-    # Writing
 
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None = None) -> Iterator[Mapping[str, FloatArray]]:
@@ -664,11 +503,6 @@ class Table(Described):
         """Return a writable table in memory with copies of all columns and a uuid of its own."""
         arrays = {name: np.array(self.column(name)) for name in self.columns}
         return _rebuild(replace(self._store.superblock, uuid=uuid4()), arrays)
-
-    def _open_store(self) -> Store:
-        if self._closed:
-            raise ClosedTableError(f"{self!r} cannot be used any more; open it again")
-        return self._store
 
 
 def _reopen(path: str, table_uuid: str, allow_foreign: bool) -> Table:

@@ -15,7 +15,11 @@ from mmembed.storage import Table
 
 from .commands import COMMAND, refusal
 
-LONG = ["--dim", "8", "--epochs", "400", "--min-count", "1", "--sample", "0", "--commit-every", "0"]
+EPOCHS = (
+    1000  # seconds of training: a test that is set aside for one of them still kills it in time
+)
+LONG = ["--dim", "8", "--epochs", str(EPOCHS), "--min-count", "1", "--sample", "0"]
+LONG += ["--commit-every", "0"]
 
 
 def columns(path):
@@ -31,23 +35,23 @@ def test_a_killed_training_is_resumed_to_the_same_bits(text, tmp_path, capsys):
         with subprocess.Popen([*command, *resume], stdout=subprocess.PIPE) as process:
             process.stdout.readline()  # "read 3,120 words": training is about to begin
             with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.3)
+                process.wait(0.2)
             process.send_signal(signal.SIGKILL)
     with Table.open(killed) as table:
         assert not table.clean
-        assert 0 < table.step < 400
+        assert 0 < table.step < EPOCHS
 
     assert main(["train", str(text), "--out", str(killed), "--resume"]) == 0
 
     found, step = columns(killed)
     expected, steps = columns(whole)
-    assert step == steps == 400
+    assert step == steps == EPOCHS
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], rows) for name, rows in expected.items())
     lines = (killed / "training.jsonl").read_text().splitlines()
     words = [json.loads(line)["words"] for line in lines]
     assert words == sorted(words)
-    assert words[-1] == 400 * 3120
+    assert words[-1] == EPOCHS * 3120
 
 
 def test_resuming_what_is_finished_changes_nothing(text, table, capsys):

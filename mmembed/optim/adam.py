@@ -15,42 +15,13 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..rows import RowGrad
-from .groups import FloatArray, Group, check
-from .optimizer import Optimizer
+from .averages import Averaging
+from .groups import FloatArray, Group
 from .segments import Segments
 
 
-class _Averaging(Optimizer):
-    """What both have in common: two running averages, corrected for their first value, 0."""
-
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[Group],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        stochastic_rounding: bool = False,
-    ) -> None:
-        check(lr >= 0, "learning rate", lr)
-        check(eps >= 0, "epsilon value", eps)
-        for index, beta in enumerate(betas):
-            check(0 <= beta < 1, f"beta parameter at index {index}", beta)
-        check(weight_decay >= 0, "weight_decay value", weight_decay)
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
-
-    def states(self, group: Group) -> dict[str, float]:
-        """See `Optimizer.states`."""
-        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+class _Dense(Averaging):
+    """What both have in common: averages corrected for their first value, 0."""
 
     def refusal(self, gradient: Any, group: Group) -> str | None:
         """See `Optimizer.refusal`."""
@@ -84,7 +55,7 @@ class _Averaging(Optimizer):
 
 
 @final
-class Adam(_Averaging):
+class Adam(_Dense):
     """m += (1 - b1) * (g - m); v += (1 - b2) * (g * g - v); w -= lr * m' / (sqrt(v') + eps).
 
     m' and v' are m / (1 - b1**step) and v / (1 - b2**step); step counts from 1.
@@ -110,7 +81,7 @@ class Adam(_Averaging):
 
 
 @final
-class AdamW(_Averaging):
+class AdamW(_Dense):
     """Adam whose decay is no part of the gradient: first w *= 1 - lr * weight_decay.
 
     Parameters

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, final
 
 from .. import kernels
-from ..autograd import Tensor
 from ..rows import RowGrad
-from .groups import FloatArray, Group, check
-from .optimizer import Optimizer
+from .averages import Averaging
+from .groups import FloatArray, Group
 from .segments import Segments
 
 
 @final
-class RowwiseAdam(Optimizer):
+class RowwiseAdam(Averaging):
     """m += (1 - b1) * (g - m); v += (1 - b2) * (mean(g * g) - v); w -= lr * m' / (sqrt(v') + eps).
 
     The mean is over the row, so that v is one number per row: the state takes about half of what
@@ -39,35 +37,6 @@ class RowwiseAdam(Optimizer):
 
     name = "rowwise_adam"
     scalar_states = ("exp_avg_sq",)
-
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[Group],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        stochastic_rounding: bool = False,
-    ) -> None:
-        check(lr >= 0, "learning rate", lr)
-        check(eps >= 0, "epsilon value", eps)
-        for index, beta in enumerate(betas):
-            check(0 <= beta < 1, f"beta parameter at index {index}", beta)
-        check(weight_decay >= 0, "weight_decay value", weight_decay)
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults, stochastic_rounding=stochastic_rounding)
-
-    def states(self, group: Group) -> dict[str, float]:
-        """See `Optimizer.states`."""
-        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
     def refusal(self, gradient: Any, group: Group) -> str | None:
         """See `Optimizer.refusal`."""

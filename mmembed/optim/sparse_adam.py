@@ -13,6 +13,7 @@ from .. import kernels
 from ..autograd import Tensor
 from ..parameter import TableParameter
 from ..rows import RowGrad
+from .averages import check_betas
 from .groups import FloatArray, Group, check
 from .optimizer import Optimizer
 from .segments import Segments
@@ -59,8 +60,7 @@ def _checked(
 ) -> Group:
     check(lr > 0, "learning rate", lr)
     check(eps > 0, "epsilon value", eps)
-    for index, beta in enumerate(betas):
-        check(0 <= beta < 1, f"beta parameter at index {index}", beta)
+    check_betas(betas)
     return {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize, **others}
 
 

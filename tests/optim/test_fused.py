@@ -46,8 +46,8 @@ def weights():
     return np.random.default_rng(1).standard_normal((ROWS, DIM), dtype=np.float32)
 
 
-def embedding(rule, sparse=True):
-    module = nn.Embedding(ROWS, DIM, sparse=sparse, _weight=weights())
+def embedding(rule, sparse=True, dtype="float32"):
+    module = nn.Embedding(ROWS, DIM, sparse=sparse, _weight=weights().astype(dtype))
     return module, RULES[rule](module.parameters())
 
 
@@ -60,9 +60,10 @@ def loss_of(output):
     [(name, True) for name in RULES if name != "Adam"]
     + [(name, False) for name in RULES if name not in SPARSE_ONLY],
 )
-def test_fused_rows_are_those_of_steps_after_every_backward(rule, sparse, batches):
-    stepped, stepper = embedding(rule, sparse)
-    fused, optimizer = embedding(rule, sparse)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_fused_rows_are_those_of_steps_after_every_backward(rule, sparse, dtype, batches):
+    stepped, stepper = embedding(rule, sparse, dtype)
+    fused, optimizer = embedding(rule, sparse, dtype)
     optimizer.fuse(fused)
 
     for ids in batches:

@@ -27,8 +27,6 @@ import json
 import mmap
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -36,9 +34,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bounded
 import cold_tables
 import machine
-import memory_group
 import numpy as np
 from cold_tables import BATCH, DIM, OPTIMIZERS, READERS
 
@@ -50,6 +48,7 @@ PARTS = (1, 4, 10, 40)  # the memory is the table's bytes over this
 LEAST = 48 << 20  # bytes of memory; with less, the process itself does not run
 SMALL = 1024  # ids in a step of `ahead` and `identical`
 COMPUTE = 0.005  # seconds of a step of `ahead`
+KEYS = ("question", "skew", "part", "name")  # what was asked for a result
 Job = dict[str, Any]
 
 
@@ -66,8 +65,7 @@ def compete(job: Job) -> dict[str, Any]:
 
         torch.set_num_threads(2)
     mm.set_num_threads(2)
-    if job["procs"]:
-        Path(job["procs"]).write_text(str(os.getpid()))
+    bounded.enter(job)
     return {"ahead": ahead, "identical": identical}.get(question, timed)(job, given)
 
 
@@ -178,13 +176,7 @@ def identical(job: Job, given: np.ndarray) -> dict[str, Any]:
 def run(job: Job, limit: int) -> dict[str, Any]:
     """Run one contestant in a process with `limit` bytes of memory, starting from the disk."""
     cold_tables.forget(Path(job["path"]).parent)
-    with memory_group.bounded(limit) as procs:
-        command = [sys.executable, __file__, "--job", json.dumps({**job, "procs": str(procs)})]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-        return {"failed": lines[-1]}
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return bounded.run(__file__, job, limit)
 
 
 def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
@@ -282,11 +274,6 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"machine": machine.describe("torch"), **about, "runs": results}
 
 
-def key(result: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what was asked for a result."""
-    return tuple(result[name] for name in ("question", "skew", "part", "name"))
-
-
 def line(result: dict[str, Any]) -> str:
     """Return a result as a row of a Markdown table."""
     part = f"1/{result['part']}" if result["part"] else "unbounded"
@@ -351,19 +338,14 @@ def main() -> None:
     if arguments.job:
         print(json.dumps(compete(arguments.job)))
         return
-    try:
-        with memory_group.bounded(1 << 30):
-            pass
-    except memory_group.UnavailableError as error:
-        print(f"skipped: {error}")
+    if reason := bounded.unavailable():
+        print(f"skipped: {reason}")
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         results = measure(arguments, Path(folder))
     path = machine.RESULTS / f"{arguments.out}.json"
-    if arguments.add and path.exists():
-        before = json.loads(path.read_text())["runs"]
-        again = [key(one) for one in results["runs"]]
-        results["runs"] = [one for one in before if key(one) not in again] + results["runs"]
+    if arguments.add:
+        results["runs"] = bounded.kept(path, results["runs"], KEYS)
     path = machine.save(arguments.out, results)
     draw(results, path.with_suffix(".png"))
     print(f"wrote {path}")

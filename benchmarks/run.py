@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 # These know --quick.
 SCRIPTS = ("limits", "lookups", "steps", "fused", "narrow", "bodies", "own_rules", "sizes")
 SLOW = ("word_vectors",)
-ON_REQUEST = ("out_of_core", "durability")  # slow, and with needs of their own
+ON_REQUEST = ("out_of_core", "real_graph", "durability")  # slow, and with needs of their own
 ASKED_FOR = tuple(name for name in ON_REQUEST if (HERE / f"{name}.py").exists())
 NAMES = SCRIPTS + SLOW + ASKED_FOR
 

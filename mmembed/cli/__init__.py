@@ -12,16 +12,16 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MmembedError
-from . import demo, doctor, inspect, plot, quantize, stats, train
+from . import demo, doctor, inspect, plot, quantize, repair, stats, train
 
-GROUPS = (train, inspect, plot, stats, quantize, doctor, demo)
+GROUPS = (train, inspect, plot, stats, quantize, repair, doctor, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status.
 
-    0: done. 1: stopped by an interrupt. 2: bad input, of which one line on standard error says what
-    it is.
+    0: done. 1: stopped by an interrupt, or what was asked for is not so (`verify`). 2: bad input,
+    of which one line on standard error says what it is.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)

@@ -230,6 +230,10 @@ class Directory(_Descriptor):
             error.filename = f"{self.path}/{name}"
             raise
 
+    def rename_file(self, name: str, new: str) -> None:
+        """Give the file `name` another name, at once; a file that has it is replaced."""
+        os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
     def holds(self, name: str, file: File) -> bool:
         """Return whether `name` still names this open file."""
         try:

@@ -287,6 +287,22 @@ def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superb
     )
 
 
+def read_copies(data: bytes) -> list[tuple[int, Superblock | CorruptTableError | None]]:
+    """Return where each copy stands and what it is: a value, what is wrong, None if never used."""
+    read: list[tuple[int, Superblock | CorruptTableError | None]] = []
+    for offset in range(0, SUPER_BYTES, COPY_BYTES):
+        part = data[offset : offset + COPY_BYTES]
+        try:
+            copy = decode_copy(part)
+            if copy.epoch & 1 != offset // SLOT_BYTES:
+                slot = "even" if offset < SLOT_BYTES else "odd"
+                raise CorruptTableError(f"epoch {copy.epoch} stands in the slot of {slot} epochs")
+            read.append((offset, copy))
+        except CorruptTableError as error:
+            read.append((offset, error if any(part) else None))
+    return read
+
+
 def decode_super(data: bytes) -> Superblock:
     """Return the valid copy of the highest epoch; among its copies "not clean" wins.
 
@@ -296,19 +312,10 @@ def decode_super(data: bytes) -> Superblock:
     """
     if len(data) != SUPER_BYTES:
         raise CorruptTableError(f"has {len(data)} bytes, must have {SUPER_BYTES}")
-    copies, faults = [], []
-    for offset in range(0, SUPER_BYTES, COPY_BYTES):
-        part = data[offset : offset + COPY_BYTES]
-        try:
-            copy = decode_copy(part)
-            if copy.epoch & 1 != offset // SLOT_BYTES:
-                slot = "even" if offset < SLOT_BYTES else "odd"
-                raise CorruptTableError(f"epoch {copy.epoch} stands in the slot of {slot} epochs")
-            copies.append(copy)
-        except CorruptTableError as error:
-            if any(part):  # a slot that was never used says nothing
-                faults.append(f"at byte {offset}: {error}")
+    read = read_copies(data)
+    copies = [copy for _, copy in read if isinstance(copy, Superblock)]
     if not copies:
+        faults = [f"at byte {at}: {why}" for at, why in read if why is not None]
         raise CorruptTableError(f"no valid copy; {faults[0] if faults else 'all bytes are zero'}")
     newest = [copy for copy in copies if copy.epoch == max(c.epoch for c in copies)]
     if len({copy.uuid for copy in copies}) > 1:

@@ -16,6 +16,7 @@ import weakref
 from ..errors import TableLockedError
 from .files import File
 
+_F_OFD_GETLK = getattr(fcntl, "F_OFD_GETLK", 36)
 _F_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", 37)
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock: type, whence, start, length, pid
 _OWNER_BYTES = 512
@@ -40,10 +41,8 @@ class WriterLock:
         try:
             _set_lock(file, fcntl.F_WRLCK)
         except (BlockingIOError, PermissionError):
-            owner = file.read(_OWNER_BYTES, 0).decode("ascii", "replace")
+            owner = signature(file) or "another process"
             file.close()
-            if not owner or not owner.isprintable():
-                owner = "another process"
             raise TableLockedError(
                 f"{table} is open for writing by {owner}, and a table has one writer at a time "
                 f"(this is {_this_process()}). Close it there, or open it here with mode 'r'"
@@ -62,6 +61,19 @@ class WriterLock:
         with contextlib.suppress(OSError):  # a full disk must not keep a table from opening
             os.ftruncate(self._file.fd, 0)
             self._file.write(text.encode()[:_OWNER_BYTES], 0)
+
+
+def signature(file: File) -> str:
+    """Return the text that the last holder signed with and did not take back; it may be dead."""
+    owner = file.read(_OWNER_BYTES, 0).decode("ascii", "replace")
+    return owner if owner.isprintable() else ""
+
+
+def is_held(file: File) -> bool:
+    """Return whether a live process holds the writer's lock; takes nothing."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+    kind: int = _FLOCK.unpack(fcntl.fcntl(file.fd, _F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
 
 
 def _set_lock(file: File, kind: int) -> None:

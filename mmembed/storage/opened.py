@@ -19,6 +19,7 @@ from .health import Health
 from .journal import Journal
 from .locks import WriterLock
 from .recovery import examine, examine_header
+from .seals import check_not_sealed
 from .superfile import SuperFile
 
 
@@ -124,6 +125,7 @@ class Opened:
         self._lock = WriterLock(file, self.directory.path)
         if not self.directory.holds("LOCK", file):
             raise CorruptTableError(f"{file.path} was replaced while it was being locked")
+        check_not_sealed(self.directory)
 
     def _check_and_map(self) -> None:
         before = None

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..errors import CorruptTableError
 from ..narrow import as_dtype, wide
+from . import seals
 from .access import check_array, check_rows, settle
 from .column import MAX_BYTES, Column, check_name, column_seed, dtype_name, whole_number
 from .directory import DirectoryStore
@@ -140,7 +141,7 @@ class Table(Readable):
         UntrustedTableError  others may write to it; see `allow_foreign`.
         UncleanShutdownError  its durability is "process", and the machine stopped while it was
             open for writing.
-        ReadOnlyTableError   mode "r+", and its rows are of 8 bits.
+        ReadOnlyTableError   mode "r+", and its rows are of 8 bits, or it is sealed.
         ValueError           the mode is neither "r" nor "r+".
         OSError              the system refuses: PermissionError, for instance.
         """
@@ -468,6 +469,25 @@ class Table(Readable):
             )
 
     # Copies
+
+    def seal(self) -> None:
+        """Close a table on disk for good: it is only read from then on, and its bytes are known.
+
+        What is pending is committed first. The checksums of all blocks of rows go to a file of
+        their own, against which `mmembed verify --deep` reads every byte; opening the table with
+        mode "r+" raises ReadOnlyTableError until `mmembed unseal`.
+
+        Raises
+        ------
+        ValueError  the table is in memory.
+        Errors of `seals.seal`; the table is closed then, and not sealed.
+        """
+        path = self._open_store().path
+        if path is None:
+            raise ValueError("a table in memory has no files to seal")
+        allow_foreign = self._store.allow_foreign
+        self.close()
+        seals.seal(path, allow_foreign=allow_foreign)
 
     def quantize(
         self, path: str | os.PathLike[str] | None = None, *, column: str = "weight"

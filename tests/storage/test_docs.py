@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mmembed.storage import format, journal_format
+from mmembed.storage import format, journal_format, seals
 from mmembed.storage.column import MAX_NAME, column_seed
 
 from .examples import EXAMPLE, hexdump
@@ -24,6 +24,8 @@ def test_the_page_has_the_struct_of_the_code():
 def test_the_page_has_the_structs_of_the_journal():
     assert f'struct.Struct("{journal_format.HEADER.format}")' in PAGE
     assert f'struct.Struct("{journal_format.RECORD.format}")' in PAGE
+    assert f'struct.Struct("{seals.HEAD.format}")' in PAGE
+    assert f"({seals.BLOCK_BYTES})" in PAGE
     assert f"slots of {journal_format.HEADER_SLOT_BYTES} bytes" in PAGE
 
 

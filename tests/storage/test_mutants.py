@@ -283,7 +283,7 @@ MUTANTS = {
         alone(test_format.test_slots_of_two_tables_are_refused),
     ),
     "slots not checked": (
-        format, "decode_super", "if copy.epoch & 1 != offset // SLOT_BYTES", "if False",
+        format, "read_copies", "if copy.epoch & 1 != offset // SLOT_BYTES", "if False",
         alone(test_format.test_an_epoch_in_the_wrong_slot_is_refused),
     ),
     "huge files": (

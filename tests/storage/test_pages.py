@@ -268,5 +268,6 @@ def test_training_a_cold_table_reads_its_states_ahead_and_changes_no_result(tmp_
     np.testing.assert_array_equal(emb.table[:], twin.table[:])
     state = emb.table.column_pages("weight.adagrad.sum")
     if page_calls.BUILT and not emb.table.column_pages().resting:
-        assert ahead == state.asked > 0
+        # On a busy machine the update may find them still on their way, and ask again.
+        assert 0 < ahead <= state.asked
     emb.table.close()

@@ -28,6 +28,10 @@ class UntrustedTableError(MmembedError, PermissionError):
     """Files of a table belong to another user, or others may write to them."""
 
 
+class NetworkFileSystemError(MmembedError, OSError):
+    """A table is on a file system that several machines may have mounted."""
+
+
 class TableLockedError(MmembedError, BlockingIOError):
     """Another handle has the table open for writing."""
 

@@ -46,7 +46,7 @@ def write_column(
         file.reserve(file_bytes(column, superblock.rows))
         file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
         for first, values in initial_blocks(column, superblock.rows, fill):
-            file.write(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
+            file.write_pages(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
         file.sync()
 
 
@@ -104,7 +104,7 @@ def extend_column(file: File, column: Column, rows: int, more: int) -> None:
     """Put initial rows behind the first `rows`, up to `more`, durably; the header stays."""
     file.reserve(file_bytes(column, more), file_bytes(column, rows))
     for first, values in initial_blocks(column, more, start=rows):
-        file.write(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
+        file.write_pages(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
     file.sync()
 
 

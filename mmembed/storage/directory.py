@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from ..errors import (
     TableFailedError,
 )
 from . import superfile
+from .cadence import Cadence
 from .column import Column
 from .column_files import Mapped, extend_column, map_column, settle_column, write_column
 from .files import Directory, File, boot_id, draft
@@ -68,9 +70,11 @@ class DirectoryStore(Store):
         self.mode = mode
         self.path = directory.path
         self.allow_foreign = directory.allow_foreign
+        self.allow_network_fs = directory.allow_network_fs
         self.recovered = 0
         self._health = Health()
         self._pending = False
+        self._cadence = Cadence()
         self._pid = os.getpid()
         self._files = Opened(directory, mode == "r+", self._health)
         self.superblock = self._files.super.last
@@ -79,14 +83,21 @@ class DirectoryStore(Store):
         self._unsynced = set() if self.clean else set(self._files.columns)
 
     @classmethod
-    def create(cls, path: str, superblock: Superblock, fill: Fill | None = None) -> DirectoryStore:
+    def create(
+        cls,
+        path: str,
+        superblock: Superblock,
+        fill: Fill | None = None,
+        *,
+        allow_network_fs: bool = False,
+    ) -> DirectoryStore:
         """Write a table with one column, `weight`, at its initial values, and open it for writing.
 
         `fill` : see `Table.create`.
 
         Raises
         ------
-        TableExistsError, FileNotFoundError  see `files.draft`.
+        TableExistsError, FileNotFoundError, NetworkFileSystemError  see `files.draft`.
         ValueError                           the superblock does not fit `super`.
         """
         _refuse_big_endian()
@@ -94,7 +105,7 @@ class DirectoryStore(Store):
         encode_copy(superblock)  # or there is nothing to begin
         store = None
         try:
-            with draft(path) as directory:
+            with draft(path, allow_network_fs=allow_network_fs) as directory:
                 (weight,) = superblock.columns
                 write_column(directory, superblock, weight, fill)
                 directory.create_file("LOCK").close()
@@ -112,13 +123,16 @@ class DirectoryStore(Store):
         return store
 
     @classmethod
-    def open(cls, path: str, mode: str, *, allow_foreign: bool) -> DirectoryStore:
+    def open(
+        cls, path: str, mode: str, *, allow_foreign: bool = False, allow_network_fs: bool = False
+    ) -> DirectoryStore:
         """Open the table at `path`; for writing, bring it back to its last commit.
 
         A growth that did not end is undone, or ended if the new number of rows was recorded.
         """
         _refuse_big_endian()
-        store = cls(Directory.open(path, allow_foreign=allow_foreign), mode)
+        allowed = {"allow_foreign": allow_foreign, "allow_network_fs": allow_network_fs}
+        store = cls(Directory.open(path, **allowed), mode)
         if mode == "r+":
             try:
                 check_not_quantized(store.superblock, path)
@@ -183,6 +197,7 @@ class DirectoryStore(Store):
         self.check_writable()
         self._files.journal.save(rows, self._files.old_rows())
         self._pending = True
+        self._cadence.wrote()
         yield _Door(self._files.columns, self._unsynced, rows)
 
     def will_write(self, rows: RowArray) -> None:
@@ -281,11 +296,13 @@ class DirectoryStore(Store):
         check_room(superblock)
         log, last = self._files.journal, self._files.super
         power = superblock.durability == "power"
+        began = time.monotonic()
         with log.lock, self._health.fatal():
             if last.file.is_deleted():
                 raise FileNotFoundError(
                     errno.ENOENT, "the table was deleted while it was open", self.path
                 )
+            self._files.check_names()
             if power:
                 self._flush()
                 if not log.records:  # else its header reached the disk with a record
@@ -294,6 +311,8 @@ class DirectoryStore(Store):
             self.superblock = superblock
             self._pending = False
             self._begin(log.attempt, sync=False)
+        if power:
+            self._cadence.committed(time.monotonic() - began, stacklevel=3)  # of Table.commit
 
     def rollback(self) -> None:
         """See `Store.rollback`; the attempt grows, so that records of before do not count."""
@@ -369,8 +388,11 @@ class _Door(Mapping[str, FloatArray]):
         array, pages = self._columns[name].stored, self._columns[name].pages
         assert array is not None
         self._taken.add(name)
-        if self._rows is not None and pages is not None:
-            pages.expect(self._rows)
+        if pages is not None:
+            if self._rows is None:
+                pages.check_size()
+            else:
+                pages.expect(self._rows)
         return array.view()
 
     def __iter__(self) -> Iterator[str]:

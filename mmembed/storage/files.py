@@ -17,13 +17,16 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from ..errors import CorruptTableError, TableExistsError, TableNotFoundError, UntrustedTableError
+from .mounts import refuse_remote
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+_PAGE = mmap.PAGESIZE
 # What open() says of links, directories, sockets and devices under the flags used here.
 _NOT_A_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV)
 
 _D = TypeVar("_D", bound="_Descriptor")
+Identity = tuple[int, int]  # device and inode
 
 
 class _Descriptor:
@@ -75,6 +78,19 @@ class File(_Descriptor):
                 rest = rest[written:]
                 offset += written
 
+    def write_pages(self, data: bytes | memoryview, offset: int) -> None:
+        """Write all of `data` at `offset`, page by page, as befits what will be stored to by rows.
+
+        The kernel keeps what one call writes in pieces of up to 2 MB, and a store of one byte
+        through a map then makes the next sync write all of its piece.
+        """
+        rest = memoryview(data).cast("B")
+        while rest:
+            count = _PAGE - offset % _PAGE
+            self.write(rest[:count], offset)
+            rest = rest[count:]
+            offset += count
+
     def reserve(self, size: int, present: int = 0) -> None:
         """Give the file `size` bytes for which the disk has room; it has `present` bytes already.
 
@@ -110,6 +126,11 @@ class File(_Descriptor):
         with self._named():
             os.fdatasync(self.fd)
 
+    def identity(self) -> Identity:
+        """Return what tells the file from every other one."""
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
     def is_deleted(self) -> bool:
         """Return whether the file has no name any more."""
         return os.fstat(self.fd).st_nlink == 0
@@ -136,16 +157,21 @@ class Directory(_Descriptor):
     """An open directory, and the safe way to the files in it.
 
     `path` is for messages. `allow_foreign` accepts files of other users, and files and directories
-    that others may write to.
+    that others may write to; `allow_network_fs` was accepted when it was opened.
     """
 
-    def __init__(self, fd: int, path: str, allow_foreign: bool) -> None:
+    def __init__(
+        self, fd: int, path: str, allow_foreign: bool, allow_network_fs: bool = False
+    ) -> None:
         """Take over a descriptor."""
         super().__init__(fd, path)
         self.allow_foreign = allow_foreign
+        self.allow_network_fs = allow_network_fs
 
     @classmethod
-    def open(cls, path: str, *, allow_foreign: bool = False) -> Directory:
+    def open(
+        cls, path: str, *, allow_foreign: bool = False, allow_network_fs: bool = False
+    ) -> Directory:
         """Open the directory at `path`.
 
         Raises
@@ -153,6 +179,7 @@ class Directory(_Descriptor):
         TableNotFoundError   there is nothing.
         CorruptTableError    there is something else.
         UntrustedTableError  it is not this user's, or others may write to it.
+        NetworkFileSystemError  it is on a file system over a network.
         """
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -160,7 +187,9 @@ class Directory(_Descriptor):
             raise TableNotFoundError(f"no table at {path}; Table.create makes one") from None
         except NotADirectoryError:
             raise CorruptTableError(f"{path} is not a directory, and a table is one") from None
-        directory = cls(fd, path, allow_foreign)
+        directory = cls(fd, path, allow_foreign, allow_network_fs)
+        if not allow_network_fs:
+            refuse_remote(fd, path)
         directory._trust(path, os.fstat(fd))
         return directory
 
@@ -234,13 +263,13 @@ class Directory(_Descriptor):
         """Give the file `name` another name, at once; a file that has it is replaced."""
         os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
-    def holds(self, name: str, file: File) -> bool:
-        """Return whether `name` still names this open file."""
+    def identity(self, name: str) -> Identity | None:
+        """Return the identity of the file that `name` names now; None if there is none."""
         try:
             there = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(file.fd))
+            return None
+        return there.st_dev, there.st_ino
 
     def sync(self) -> None:
         """Return when the names in the directory are on the disk."""
@@ -248,7 +277,7 @@ class Directory(_Descriptor):
 
 
 @contextlib.contextmanager
-def draft(path: str) -> Iterator[Directory]:
+def draft(path: str, *, allow_network_fs: bool = False) -> Iterator[Directory]:
     """Make a directory that appears at `path` whole, and durably, or not at all.
 
     The block fills the directory that it is given, which stands beside `path` meanwhile; whatever
@@ -258,6 +287,7 @@ def draft(path: str) -> Iterator[Directory]:
     ------
     TableExistsError   there is something at `path` already; it is untouched.
     FileNotFoundError  the parent of `path` does not exist.
+    NetworkFileSystemError  see `Directory.open`.
     """
     if os.path.lexists(path):
         raise TableExistsError(f"{path} exists already; open it, or remove it first")
@@ -272,7 +302,7 @@ def draft(path: str) -> Iterator[Directory]:
                 f"cannot create {path}: {os.path.dirname(path)} does not exist"
             ) from None
         os.chmod(name, 0o700)  # whatever the umask is
-        directory = Directory.open(name)
+        directory = Directory.open(name, allow_network_fs=allow_network_fs)
         yield directory
         directory.sync()
         _rename_to_free_name(name, path)

@@ -13,7 +13,7 @@ from ..errors import CorruptTableError, UncleanShutdownError
 from . import journal, superfile
 from .column import Column
 from .column_files import Mapped, map_column, open_column
-from .files import Directory, File, boot_id
+from .files import Directory, File, Identity, boot_id
 from .format import Superblock
 from .health import Health
 from .journal import Journal
@@ -49,6 +49,7 @@ class Opened:
         self._writable = writable
         self._health = health
         self._pid = os.getpid()
+        self._names: dict[str, Identity] = {}  # of all files that are open
         self._lock: WriterLock | None = None
         self._super: SuperFile | None = None
         self._journal: Journal | None = None
@@ -57,6 +58,7 @@ class Opened:
                 self._take_lock()
             file = directory.open_file(superfile.NAME, writable=writable)
             self._super = SuperFile(file, health)
+            self._names[superfile.NAME] = file.identity()
             self._check_and_map()
             if not writable:  # maps need no descriptors
                 self.super.file.close()
@@ -86,6 +88,7 @@ class Opened:
         """Check and map a column's file."""
         writable = self._writable
         with open_column(self.directory, superblock, column, writable=writable) as file:
+            self._names[f"{column.name}.npy"] = file.identity()
             return map_column(file, column, superblock.rows, writable=writable)
 
     @contextlib.contextmanager
@@ -97,6 +100,21 @@ class Opened:
                 for c in superblock.columns
             ]
             yield list(zip(superblock.columns, files, strict=True))
+
+    def check_names(self) -> None:
+        """Raise CorruptTableError if a file that this handle writes has lost its name to another.
+
+        Then others open the other file: what is written here, they never see; and whoever has made
+        a new LOCK writes at the same time.
+        """
+        for name, identity in self._names.items():
+            if name.endswith(".npy") and name.removesuffix(".npy") not in self.columns:
+                continue  # of a column that was taken back
+            if self.directory.identity(name) != identity:
+                raise CorruptTableError(
+                    f"{self.directory.path}/{name} was removed or replaced while the table was "
+                    "open for writing; close it, see who did that, and open it again"
+                )
 
     def old_rows(self) -> dict[str, Mapped]:
         """Return the columns that the last commit knows."""
@@ -123,7 +141,8 @@ class Opened:
     def _take_lock(self) -> None:
         file = self.directory.open_file("LOCK", writable=True)
         self._lock = WriterLock(file, self.directory.path)
-        if not self.directory.holds("LOCK", file):
+        self._names["LOCK"] = file.identity()
+        if self.directory.identity("LOCK") != self._names["LOCK"]:
             raise CorruptTableError(f"{file.path} was replaced while it was being locked")
         check_not_sealed(self.directory)
 
@@ -162,6 +181,7 @@ class Opened:
         try:
             examine(file, superblock)
             power = superblock.durability == "power"
+            self._names[journal.NAME] = file.identity()
             self._journal = Journal(file, superblock.uuid, power=power, health=self._health)
         except BaseException:
             file.close()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import CorruptTableError
 from . import page_calls, process, readahead
 
 IdArray = npt.NDArray[np.signedinteger[Any]]
@@ -170,9 +171,27 @@ class ColumnPages:
         Returns
         -------
         Whether the column is watched.
+
+        Raises
+        ------
+        CorruptTableError  see `check_size`.
         """
+        self.check_size()
         self._left -= ids.size
         return self._left < 0 and self._look(ids)
+
+    def check_size(self) -> None:
+        """Raise CorruptTableError if the file has become shorter than its map.
+
+        Touching what was cut off would end the process. Whoever cuts it off between this look and
+        the touch still does.
+        """
+        size = self._memory.size()
+        if size < self._length:
+            raise CorruptTableError(
+                f"a column's file was truncated while the table was open: it has {size} bytes, and "
+                f"the table {self._length}"
+            )
 
     def _look(self, ids: IdArray) -> bool:
         if self._resting:

@@ -40,7 +40,7 @@ def quantized_store(source: Table, column: str, path: str | os.PathLike[str] | N
     where = os.path.abspath(os.fsdecode(path))
     store = DirectoryStore.create(where, superblock, _filling(array))
     store.close()
-    return DirectoryStore.open(where, "r", allow_foreign=False)
+    return DirectoryStore.open(where, "r")
 
 
 def _filling(array: FloatArray) -> Fill:

@@ -40,7 +40,7 @@ class Store(abc.ABC):
     mode : "r" or "r+".
     clean : see `Table.clean`.
     recovered : see `Table.recovered`.
-    allow_foreign : as it was given to `Table.open`.
+    allow_foreign, allow_network_fs : as they were given to `Table.open`.
     """
 
     superblock: Superblock
@@ -49,6 +49,7 @@ class Store(abc.ABC):
     clean: bool
     recovered: int
     allow_foreign: bool
+    allow_network_fs: bool
 
     @property
     @abc.abstractmethod
@@ -147,7 +148,7 @@ class MemoryStore(Store):
         self.mode = "r+" if writable else "r"
         self.clean = True
         self.recovered = 0
-        self.allow_foreign = False
+        self.allow_foreign = self.allow_network_fs = False
         self._arrays = arrays
 
     @classmethod

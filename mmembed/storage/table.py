@@ -80,6 +80,7 @@ class Table(Readable):
         seed: int = 0,
         durability: str = "power",
         fill: Fill | None = None,
+        allow_network_fs: bool = False,
     ) -> Table:
         """Create a table and open it with mode "r+".
 
@@ -96,6 +97,7 @@ class Table(Readable):
         fill : called as fill(first, values) for one block of rows of `weight` after the other, with
             the initial values of the rows from `first` on, which it may change. The table appears
             when all are written.
+        allow_network_fs : see `open`.
 
         Raises
         ------
@@ -118,11 +120,19 @@ class Table(Readable):
             return cls(MemoryStore.create(superblock, fill))
         if not os.fspath(path):
             raise ValueError("the path of a table is empty; None makes one in memory")
-        return cls(DirectoryStore.create(os.path.abspath(os.fsdecode(path)), superblock, fill))
+        where = os.path.abspath(os.fsdecode(path))
+        return cls(
+            DirectoryStore.create(where, superblock, fill, allow_network_fs=allow_network_fs)
+        )
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], mode: str = "r", *, allow_foreign: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        mode: str = "r",
+        *,
+        allow_foreign: bool = False,
+        allow_network_fs: bool = False,
     ) -> Table:
         """Open the table at `path`; nothing that it contains is ever executed.
 
@@ -132,6 +142,8 @@ class Table(Readable):
         mode : "r" needs no right to write and takes no lock. "r+" is for one handle at a time.
         allow_foreign : accept files of other users (than this one and root) and files that group or
             others may write to. Whoever may write to a mapped file can end this process.
+        allow_network_fs : accept NFS, SMB, 9p, FUSE and their like. Locks and maps are not kept
+            together between machines: then one machine alone may use the table.
 
         Raises
         ------
@@ -139,6 +151,7 @@ class Table(Readable):
         CorruptTableError    it is not a table, or its files are damaged or do not belong together.
         TableLockedError     mode "r+", and another handle writes to the table.
         UntrustedTableError  others may write to it; see `allow_foreign`.
+        NetworkFileSystemError  it is on a file system over a network; see `allow_network_fs`.
         UncleanShutdownError  its durability is "process", and the machine stopped while it was
             open for writing.
         ReadOnlyTableError   mode "r+", and its rows are of 8 bits, or it is sealed.
@@ -148,7 +161,8 @@ class Table(Readable):
         if mode not in ("r", "r+"):
             raise ValueError(f"mode must be 'r' or 'r+', got {mode!r}")
         where = os.path.abspath(os.fsdecode(path))
-        return cls(DirectoryStore.open(where, mode, allow_foreign=allow_foreign))
+        allowed = {"allow_foreign": allow_foreign, "allow_network_fs": allow_network_fs}
+        return cls(DirectoryStore.open(where, mode, **allowed))
 
     @classmethod
     def from_array(cls, array: FloatArray) -> Table:
@@ -515,7 +529,8 @@ class Table(Readable):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a table on disk as its path, to be opened for reading; one in memory by value."""
         if self._store.path is not None:
-            return _reopen, (self._store.path, self.uuid.hex, self._store.allow_foreign)
+            allowed = (self._store.allow_foreign, self._store.allow_network_fs)
+            return _reopen, (self._store.path, self.uuid.hex, *allowed)
         arrays = {name: self.column(name) for name in self.columns}
         return _rebuild, (self._store.superblock, arrays)
 
@@ -525,9 +540,9 @@ class Table(Readable):
         return _rebuild(replace(self._store.superblock, uuid=uuid4()), arrays)
 
 
-def _reopen(path: str, table_uuid: str, allow_foreign: bool) -> Table:
+def _reopen(path: str, table_uuid: str, allow_foreign: bool, allow_network_fs: bool) -> Table:
     """Open a pickled table; raises CorruptTableError if another one has taken its place."""
-    table = Table.open(path, "r", allow_foreign=allow_foreign)
+    table = Table.open(path, allow_foreign=allow_foreign, allow_network_fs=allow_network_fs)
     if table.uuid.hex != table_uuid:
         found = table.uuid.hex
         table.close()

@@ -371,7 +371,7 @@ MUTANTS = {
         with_small(test_locks.test_a_forked_child_may_read_and_may_not_write),
     ),
     "a replaced lock file is not noticed": (
-        Directory, "holds", "os.path.samestat(there, os.fstat(file.fd))", "True",
+        Opened, "_take_lock", "if self.directory.identity", "if False and self.directory.identity",
         with_small_and_patch(
             test_locks.test_a_lock_file_that_was_replaced_while_it_was_locked_is_refused
         ),

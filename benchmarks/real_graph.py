@@ -19,6 +19,7 @@ disk do not have room.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
@@ -153,10 +154,11 @@ def measure(graph: gene_graph.Graph, arguments: argparse.Namespace, folder: Path
         "relations": len(gene_graph.TABLES), "dim": arguments.dim, "size": arguments.triples,
         "steps": arguments.steps, "init": "normal(0, 0.1)", "digest": arguments.digest,
     }  # fmt: skip
-    prepare(folder / "genes", job)
+    if not (folder / "genes").exists():
+        prepare(folder / "genes", job)
     runs: list[dict[str, Any]] = []
     for order, name in itertools.product(arguments.orders, arguments.names):
-        cold_tables.forget(folder)
+        cold_tables.forget(folder / "genes")
         limit = 1 << 45 if name == "in memory" else max(LEAST, whole // PARTS)
         speed = random_reads(folder / "genes" / "weight.npy", seconds=1.0)
         did = bounded.run(__file__, {**job, "order": order, "name": name}, limit)
@@ -214,8 +216,9 @@ def unavailable(arguments: argparse.Namespace, entities: int) -> str | None:
     if "in memory" in arguments.names and memory < 1.3 * whole:
         return f"{memory / 1e9:.1f} GB of memory are free, and {1.3 * whole / 1e9:.1f} are needed"
     free = shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free
-    if free < 2 * whole:
-        return f"{free / 1e9:.1f} GB of the disk are free, and {2 * whole / 1e9:.1f} are needed"
+    needed = (1 if arguments.keep else 2) * whole
+    if free < needed:
+        return f"{free / 1e9:.1f} GB of the disk are free, and {needed / 1e9:.1f} are needed"
     return bounded.unavailable()
 
 
@@ -230,6 +233,8 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", default=NAMES, choices=NAMES)
     parser.add_argument("--digest", action="store_true", help="compare all rows as well")
     parser.add_argument("--folder", default=None, help="a folder on the disk to be measured")
+    keep = "leave the table in --folder, and use the one that is there"
+    parser.add_argument("--keep", action="store_true", help=keep)
     parser.add_argument("--add", action="store_true", help="to what the result file has")
     arguments = parser.parse_args()
     if arguments.job:
@@ -243,8 +248,10 @@ def main() -> None:
     if reason := unavailable(arguments, graph.entities):
         print(f"skipped: {reason}")
         return
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        results = measure(graph, arguments, Path(folder))
+    with contextlib.ExitStack() as stack:
+        made = tempfile.TemporaryDirectory(dir=arguments.folder) if not arguments.keep else None
+        folder = Path(stack.enter_context(made) if made else arguments.folder or ".")
+        results = measure(graph, arguments, folder)
     if arguments.add:
         file = machine.RESULTS / "real_graph.json"
         results["runs"] = bounded.kept(file, results["runs"], ("order", "name"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import sys
 import time
@@ -162,9 +163,8 @@ class DirectoryStore(Store):
             undo = examine(log.file, last.last)
             if undo.links:
                 names = {column.name for column in last.last.columns}
-                roll_back(
-                    log.file, undo, last.last, _Door(self._files.columns, self._unsynced, None)
-                )
+                door = functools.partial(_Door, self._files.columns, self._unsynced)
+                roll_back(log.file, undo, last.last, door)
                 if last.last.durability == "power":
                     self._unsynced |= names
                     self._flush()

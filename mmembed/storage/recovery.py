@@ -6,7 +6,7 @@ putting rows back can be cut short and done again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from .journal_format import (
     record_size,
     rows_of,
 )
-from .store import FloatArray
+from .store import FloatArray, RowArray
 
 
 class Undo(NamedTuple):
@@ -110,12 +110,16 @@ def read_records(
 
 
 def roll_back(
-    file: File, undo: Undo, superblock: Superblock, columns: Mapping[str, FloatArray]
+    file: File,
+    undo: Undo,
+    superblock: Superblock,
+    door: Callable[[RowArray], Mapping[str, FloatArray]],
 ) -> None:
-    """Put back the rows of all records; `columns` are the writable arrays."""
+    """Put back the rows of all records; `door` gives the writable arrays, told which rows."""
     layout = Layout(superblock.columns)
     records = read_records(file, layout, superblock, undo.header.commit)
     for (_, record), _ in zip(records, undo.links, strict=False):
         ids, images = layout.parts(record, rows_of(record))
+        columns = door(ids)
         for name, image in images.items():
             columns[name][ids] = image

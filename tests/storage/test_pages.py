@@ -271,3 +271,21 @@ def test_training_a_cold_table_reads_its_states_ahead_and_changes_no_result(tmp_
         # On a busy machine the update may find them still on their way, and ask again.
         assert 0 < ahead <= state.asked
     emb.table.close()
+
+
+def test_recovery_asks_for_the_pages_of_the_rows_that_it_puts_back(tmp_path):
+    path = tmp_path / "t"
+    Table.create(path, ROWS, DIM, init="zeros").close()
+    rows = np.arange(0, ROWS, 100)
+    if (child := os.fork()) == 0:  # ends without `close`
+        Table.open(path, "r+").write(rows, np.ones((rows.size, DIM)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    drop_from_memory(path)
+
+    with Table.open(path, "r+") as table:
+        own = table.column_pages()
+        if not page_calls.BUILT:
+            pytest.skip("whether a page is in memory cannot be told here")
+        assert own.asked == rows.size
+        assert not table[rows].any()

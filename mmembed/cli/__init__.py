@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MmembedError
-from . import demo, doctor, inspect, plot, quantize, repair, stats, train
+from . import backup, demo, doctor, inspect, plot, quantize, repair, stats, train
 
-GROUPS = (train, inspect, plot, stats, quantize, repair, doctor, demo)
+GROUPS = (train, inspect, plot, stats, quantize, backup, repair, doctor, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

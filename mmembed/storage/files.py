@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import shutil
@@ -22,6 +23,8 @@ from .mounts import refuse_remote
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _PAGE = mmap.PAGESIZE
+_FICLONE = 0x40049409
+_NO_CLONES = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 # What open() says of links, directories, sockets and devices under the flags used here.
 _NOT_A_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV)
 
@@ -98,8 +101,7 @@ class File(_Descriptor):
         raises OSError (ENOSPC) instead. Where the file system cannot reserve, the file only gets
         its size, and writing every byte of it, as `create` of a table does, finds the room.
         """
-        disk = os.fstatvfs(self.fd)
-        free = disk.f_bavail * disk.f_frsize
+        free = self.free()
         missing = size - present
         if missing > free:  # else reserving would fill the disk before it fails
             raise OSError(
@@ -114,6 +116,11 @@ class File(_Descriptor):
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
                 os.ftruncate(self.fd, size)
+
+    def free(self) -> int:
+        """Return how many bytes the file's disk has room for."""
+        disk = os.fstatvfs(self.fd)
+        return disk.f_bavail * disk.f_frsize
 
     def cut(self, size: int) -> None:
         """Take from the file what lies behind its first `size` bytes, if there is anything."""
@@ -130,6 +137,44 @@ class File(_Descriptor):
         """Return what tells the file from every other one."""
         status = os.fstat(self.fd)
         return status.st_dev, status.st_ino
+
+    def clone(self, source: File) -> bool:
+        """Share the blocks of another file instead of a copy; False where that cannot be."""
+        try:
+            fcntl.ioctl(self.fd, _FICLONE, source.fd)
+        except OSError as error:
+            if error.errno in _NO_CLONES:
+                return False
+            error.filename = self.path
+            raise
+        return True
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Yield (start, end) of the parts that are not holes, in order."""
+        at, size = 0, self.size()
+        while at < size:
+            try:
+                start = os.lseek(self.fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # which says that only a hole follows
+                    raise
+                return
+            at = min(size, os.lseek(self.fd, start, os.SEEK_HOLE))
+            yield start, at
+
+    def is_sparse(self) -> bool:
+        """Return whether the disk has less than all of the file's bytes."""
+        status = os.fstat(self.fd)
+        return status.st_blocks * 512 < status.st_size
+
+    def extend(self, size: int) -> None:
+        """Give the file `size` bytes without room on the disk: the rest is a hole."""
+        with self._named():
+            os.ftruncate(self.fd, size)
+
+    def forget(self) -> None:
+        """Let the system drop what it has of the file in memory, so that reading asks the disk."""
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def is_deleted(self) -> bool:
         """Return whether the file has no name any more."""
@@ -241,6 +286,19 @@ class Directory(_Descriptor):
                 f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, so others may write to it: "
                 f"chmod go-w it{hint}"
             )
+
+    def folder(self, name: str) -> Directory:
+        """Open the directory `name`; a link is not followed."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        path = f"{self.path}/{name}"
+        folder = Directory(os.open(name, flags, dir_fd=self.fd), path, self.allow_foreign)
+        folder._trust(path, os.fstat(folder.fd))
+        return folder
+
+    def create_folder(self, name: str) -> Directory:
+        """Create the directory `name`, which must not exist, for the user alone, and open it."""
+        os.mkdir(name, 0o700, dir_fd=self.fd)
+        return self.folder(name)
 
     def create_file(self, name: str) -> File:
         """Create the file `name`, which must not exist, readable and writable by the user alone."""

@@ -34,6 +34,12 @@ def left_over(directory: Directory, superblock: Superblock) -> list[str]:
     return sorted(name for name in found if name not in own)
 
 
+def folders(directory: Directory) -> list[str]:
+    """Return the names of what lies beside the files, such as a vocabulary."""
+    with os.scandir(directory.fd) as entries:
+        return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+
+
 def drafts(path: str) -> list[str]:
     """Return what makings of a table at `path` that were killed have left beside it."""
     folder, own = os.path.split(path)

@@ -27,6 +27,7 @@ from .format import Superblock, as_json
 from .initial import Initial
 from .quantized import quantized_store
 from .reading import Readable
+from .snapshots import TIMEOUT, Copied, snapshot
 from .store import Fill, FloatArray, MemoryStore, RowArray, Store, check_not_quantized
 
 
@@ -483,6 +484,40 @@ class Table(Readable):
             )
 
     # Copies
+
+    def snapshot(
+        self, path: str | os.PathLike[str], *, checked: bool = True, timeout: float = TIMEOUT
+    ) -> Copied:
+        """Copy the table on disk, as of its last commit, with its uuid and what lies beside it.
+
+        What was written since that commit is not in the copy. The copy appears whole, closed and
+        on the disk, or not at all. Any process may do this, and the writer may go on meanwhile;
+        where it commits before the copying ends, that begins again. Blocks are shared where the
+        file system can (reflink) and has room for both tables to change; holes stay holes.
+
+        Parameters
+        ----------
+        path : the directory to make.
+        checked : read the copy back from the disk and compare; of shared blocks there is no copy.
+        timeout : seconds after which a writer's commits may make it fail.
+
+        Returns
+        -------
+        Its `commits`, `step` and `rows`; how many rows were `put_back` in it; its `bytes`, and how
+        many are `shared`.
+
+        Raises
+        ------
+        TableExistsError  there is something at `path`.
+        TableLockedError  a writer committed again and again.
+        ValueError        the table is in memory.
+        Errors of `open`, if the table's files are damaged; OSError if the disk is full.
+        """
+        where = self._open_store().path
+        if where is None:
+            raise ValueError("a table in memory has no files to copy; `copy.deepcopy` copies it")
+        allow_foreign = self._store.allow_foreign
+        return snapshot(where, path, allow_foreign=allow_foreign, checked=checked, timeout=timeout)
 
     def seal(self) -> None:
         """Close a table on disk for good: it is only read from then on, and its bytes are known.

@@ -213,6 +213,11 @@ class Directory(_Descriptor):
         self.allow_foreign = allow_foreign
         self.allow_network_fs = allow_network_fs
 
+    @property
+    def allowed(self) -> dict[str, bool]:
+        """What was allowed when it was opened, to be handed to `open` again."""
+        return {"allow_foreign": self.allow_foreign, "allow_network_fs": self.allow_network_fs}
+
     @classmethod
     def open(
         cls, path: str, *, allow_foreign: bool = False, allow_network_fs: bool = False
@@ -291,7 +296,7 @@ class Directory(_Descriptor):
         """Open the directory `name`; a link is not followed."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         path = f"{self.path}/{name}"
-        folder = Directory(os.open(name, flags, dir_fd=self.fd), path, self.allow_foreign)
+        folder = Directory(os.open(name, flags, dir_fd=self.fd), path, **self.allowed)
         folder._trust(path, os.fstat(folder.fd))
         return folder
 

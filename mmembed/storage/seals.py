@@ -51,8 +51,10 @@ def check_not_sealed(directory: Directory) -> None:
     )
 
 
-def seal(path: str | os.PathLike[str], *, allow_foreign: bool = False) -> int:
+def seal(path: str | os.PathLike[str], **allowed: bool) -> int:
     """Seal the table at `path`, which is closed and clean; returns the bytes under the seal.
+
+    `allowed` : allow_foreign and allow_network_fs, see `Table.open`.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def seal(path: str | os.PathLike[str], *, allow_foreign: bool = False) -> int:
     TableFailedError    it was not closed: `mmembed recover` brings it to its last commit.
     Errors of `Table.open`; OSError if the disk fails. Then there is no seal.
     """
-    with _locked(path, allow_foreign) as directory:
+    with _locked(path, allowed) as directory:
         check_not_sealed(directory)
         superblock = _superblock(directory)
         if not superblock.clean or superblock.growing:
@@ -88,9 +90,9 @@ def seal(path: str | os.PathLike[str], *, allow_foreign: bool = False) -> int:
     return sealed
 
 
-def unseal(path: str | os.PathLike[str], *, allow_foreign: bool = False) -> bool:
+def unseal(path: str | os.PathLike[str], **allowed: bool) -> bool:
     """Take the seal from the table at `path`; returns whether there was one."""
-    with _locked(path, allow_foreign) as directory:
+    with _locked(path, allowed) as directory:
         try:
             check_not_sealed(directory)
         except ReadOnlyTableError:
@@ -171,10 +173,10 @@ def _encode(superblock: Superblock, files: list[File]) -> bytes:
 
 
 @contextlib.contextmanager
-def _locked(path: str | os.PathLike[str], allow_foreign: bool) -> Iterator[Directory]:
+def _locked(path: str | os.PathLike[str], allowed: dict[str, bool]) -> Iterator[Directory]:
     """Open a table's directory and hold its writer's lock for a block."""
     where = os.path.abspath(os.fsdecode(path))
-    with Directory.open(where, allow_foreign=allow_foreign) as directory:
+    with Directory.open(where, **allowed) as directory:
         lock = WriterLock(directory.open_file(LOCK, writable=True), where)
         try:
             yield directory

@@ -50,9 +50,9 @@ def snapshot(
     source: str,
     path: str | os.PathLike[str],
     *,
-    allow_foreign: bool = False,
     checked: bool = True,
     timeout: float = TIMEOUT,
+    **allowed: bool,
 ) -> Copied:
     """Make a table at `path` that is `source` as of its last commit; see `Table.snapshot`."""
     target = os.path.abspath(os.fsdecode(path))
@@ -60,9 +60,9 @@ def snapshot(
     while True:
         with (
             contextlib.suppress(_MovedError),
-            Directory.open(source, allow_foreign=allow_foreign) as directory,
+            Directory.open(source, **allowed) as directory,
         ):
-            with draft(target) as made:
+            with draft(target, allow_network_fs=directory.allow_network_fs) as made:
                 copied = _Copying(directory, made, checked).run()
             made.close()
             return copied
@@ -98,10 +98,10 @@ class _Copying:
         self._try_copy(SEAL, optional=True)
         put_back = 0
         if not superblock.clean or superblock.growing:
-            store = DirectoryStore.open(self.made.path, "r+", allow_foreign=False)
+            store = DirectoryStore.open(self.made.path, "r+", **self.made.allowed)
             put_back = store.recovered
             store.close()
-        DirectoryStore.open(self.made.path, "r", allow_foreign=False).close()
+        DirectoryStore.open(self.made.path, "r", **self.made.allowed).close()
         return Copied(
             *(superblock.commits, superblock.step, superblock.rows, put_back),
             *(self.bytes, self.shared),

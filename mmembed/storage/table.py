@@ -516,8 +516,11 @@ class Table(Readable):
         where = self._open_store().path
         if where is None:
             raise ValueError("a table in memory has no files to copy; `copy.deepcopy` copies it")
-        allow_foreign = self._store.allow_foreign
-        return snapshot(where, path, allow_foreign=allow_foreign, checked=checked, timeout=timeout)
+        return snapshot(where, path, checked=checked, timeout=timeout, **self._allowed())
+
+    def _allowed(self) -> dict[str, bool]:
+        store = self._store
+        return {"allow_foreign": store.allow_foreign, "allow_network_fs": store.allow_network_fs}
 
     def seal(self) -> None:
         """Close a table on disk for good: it is only read from then on, and its bytes are known.
@@ -534,9 +537,9 @@ class Table(Readable):
         path = self._open_store().path
         if path is None:
             raise ValueError("a table in memory has no files to seal")
-        allow_foreign = self._store.allow_foreign
+        allowed = self._allowed()
         self.close()
-        seals.seal(path, allow_foreign=allow_foreign)
+        seals.seal(path, **allowed)
 
     def quantize(
         self, path: str | os.PathLike[str] | None = None, *, column: str = "weight"

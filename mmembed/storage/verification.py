@@ -42,9 +42,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def verify(
-    path: str | os.PathLike[str], *, deep: bool = False, allow_foreign: bool = False
-) -> list[Finding]:
+def verify(path: str | os.PathLike[str], *, deep: bool = False, **allowed: bool) -> list[Finding]:
     """Return what is found about a table's files; none "bad" means that it can be opened.
 
     Parameters
@@ -52,7 +50,7 @@ def verify(
     path : the table's directory.
     deep : read every row too: against the checksums of a sealed table; of another, the numbers
         that are not finite are counted.
-    allow_foreign : see `Table.open`.
+    allowed : allow_foreign and allow_network_fs, see `Table.open`.
 
     Raises
     ------
@@ -60,7 +58,7 @@ def verify(
     CorruptTableError  what is there is no table at all.
     """
     where = os.path.abspath(os.fsdecode(path))
-    with Directory.open(where, allow_foreign=allow_foreign) as directory:
+    with Directory.open(where, **allowed) as directory:
         names = os.listdir(directory.fd)
         if superfile.NAME not in names and "weight.npy" not in names:
             raise CorruptTableError(f"{where} is not a table: it has neither `super` nor rows")
@@ -203,8 +201,7 @@ class _Search:
 
     def _open(self) -> None:
         """Open the table as a reader does: there may be a reason to refuse it as a whole."""
-        where, foreign = self.directory.path, self.directory.allow_foreign
-        DirectoryStore.open(where, "r", allow_foreign=foreign).close()
+        DirectoryStore.open(self.directory.path, "r", **self.directory.allowed).close()
 
 
 def _numbers_of(data: npt.NDArray[np.uint8], column: Column) -> FloatArray:
@@ -217,14 +214,14 @@ def _numbers_of(data: npt.NDArray[np.uint8], column: Column) -> FloatArray:
     return numbers
 
 
-def writer_of(path: str | os.PathLike[str], *, allow_foreign: bool = False) -> tuple[bool, str]:
+def writer_of(path: str | os.PathLike[str], **allowed: bool) -> tuple[bool, str]:
     """Return whether a live process has the table open for writing, and who, in words.
 
     Raises what `verify` raises, and CorruptTableError if the table has no lock file.
     """
     where = os.path.abspath(os.fsdecode(path))
     with (
-        Directory.open(where, allow_foreign=allow_foreign) as directory,
+        Directory.open(where, **allowed) as directory,
         directory.open_file(LOCK) as file,
     ):
         return is_held(file), holder(directory)

@@ -48,6 +48,10 @@ class TableFailedError(MmembedError, OSError):
     """A write to a table's files failed; the handle takes no more writes."""
 
 
+class CommitGoneError(MmembedError, RuntimeError):
+    """The commit that a reader wants to see has been followed by another one."""
+
+
 class IdTypeError(MmembedError, TypeError, RuntimeError):
     """Ids that are no integers. RuntimeError is what torch raises."""
 

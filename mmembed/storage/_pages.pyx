@@ -14,6 +14,12 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void* address, size_t length, int advice)
     int mincore(void* address, size_t length, unsigned char* vector)
 
+cdef extern from *:
+    """
+    static inline void full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+    """
+    void full_fence() nogil
+
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void* out, size_t count, long offset)
 
@@ -148,6 +154,25 @@ def read_each(
         for i in range(offsets.shape[0]):
             whole += pread(fd, &out[0], size, offsets[i]) == size
     return whole
+
+
+def read_pieces(
+    int fd,
+    const int64_t[::1] offsets,  # IN     (n,)
+    const int64_t[::1] places,  # IN     (n,)
+    uint8_t[:, ::1] out,  # INOUT  (rows, bytes of a piece,)
+):
+    """Read the piece at each offset into out[place]; returns how many were whole."""
+    cdef Py_ssize_t i, whole = 0, size = out.shape[1]
+    with nogil:
+        for i in range(offsets.shape[0]):
+            whole += pread(fd, &out[places[i], 0], size, offsets[i]) == size
+    return whole
+
+
+def fence():
+    """Let no load or store before this be seen after one behind it."""
+    full_fence()
 
 
 def resident_of(

@@ -69,6 +69,11 @@ class Described:
         return self._store.mode
 
     @property
+    def view(self) -> str:
+        """Return "live" or "committed"; see `Table.open`."""
+        return "live" if self._store.committed is None else "committed"
+
+    @property
     def step(self) -> int:
         """The number given to the last commit; 0 if there was none."""
         return self._store.superblock.step

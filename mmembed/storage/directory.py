@@ -29,6 +29,7 @@ from . import superfile
 from .cadence import Cadence
 from .column import Column
 from .column_files import Mapped, extend_column, map_column, settle_column, write_column
+from .committed import CommittedView
 from .files import Directory, File, boot_id, draft
 from .format import MAGIC, SUPER_BYTES, Superblock, encode_copy, slot_offset
 from .health import Health
@@ -59,6 +60,7 @@ class DirectoryStore(Store):
     ----------
     directory : an open table; the store's from here on.
     mode : "r" or "r+".
+    view : "live" or "committed"; see `Table.open`.
 
     Raises
     ------
@@ -66,7 +68,7 @@ class DirectoryStore(Store):
         see `Table.open`.
     """
 
-    def __init__(self, directory: Directory, mode: str) -> None:
+    def __init__(self, directory: Directory, mode: str, view: str = "live") -> None:
         """Lock, check and map the table; nothing is written but the lock's text."""
         self.mode = mode
         self.path = directory.path
@@ -77,8 +79,12 @@ class DirectoryStore(Store):
         self._pending = False
         self._cadence = Cadence()
         self._pid = os.getpid()
-        self._files = Opened(directory, mode == "r+", self._health)
+        committed = view == "committed"
+        self._files = Opened(directory, mode == "r+", self._health, keep=committed)
         self.superblock = self._files.super.last
+        self._committed: CommittedView | None = None
+        if committed:
+            self._committed = CommittedView(directory, self._files.super.file, self.superblock)
         self.clean = self.superblock.clean
         # Columns of which the disk may not have everything.
         self._unsynced = set() if self.clean else set(self._files.columns)
@@ -125,7 +131,14 @@ class DirectoryStore(Store):
 
     @classmethod
     def open(
-        cls, path: str, mode: str, *, allow_foreign: bool = False, allow_network_fs: bool = False
+        cls,
+        path: str,
+        mode: str,
+        view: str = "live",
+        /,
+        *,
+        allow_foreign: bool = False,
+        allow_network_fs: bool = False,
     ) -> DirectoryStore:
         """Open the table at `path`; for writing, bring it back to its last commit.
 
@@ -133,7 +146,7 @@ class DirectoryStore(Store):
         """
         _refuse_big_endian()
         allowed = {"allow_foreign": allow_foreign, "allow_network_fs": allow_network_fs}
-        store = cls(Directory.open(path, **allowed), mode)
+        store = cls(Directory.open(path, **allowed), mode, view)
         if mode == "r+":
             try:
                 check_not_quantized(store.superblock, path)
@@ -186,6 +199,11 @@ class DirectoryStore(Store):
     def array(self, name: str) -> FloatArray:
         """See `Store.array`; a read-only view of the map."""
         return self._files.columns[name].read.view()
+
+    @property
+    def committed(self) -> CommittedView | None:
+        """See `Store.committed`."""
+        return self._committed
 
     def pages(self, name: str) -> ColumnPages | None:
         """See `Store.pages`."""
@@ -297,7 +315,7 @@ class DirectoryStore(Store):
         log, last = self._files.journal, self._files.super
         power = superblock.durability == "power"
         began = time.monotonic()
-        with log.lock, self._health.fatal():
+        with log.lock, self._health.fatal(), contextlib.ExitStack() as pins:
             if last.file.is_deleted():
                 raise FileNotFoundError(
                     errno.ENOENT, "the table was deleted while it was open", self.path
@@ -307,6 +325,7 @@ class DirectoryStore(Store):
                 self._flush()
                 if not log.records:  # else its header reached the disk with a record
                     log.sync()
+            pins.enter_context(self._files.lock.without_pins())
             last.record(superblock, sync=power)
             self.superblock = superblock
             self._pending = False
@@ -357,6 +376,8 @@ class DirectoryStore(Store):
 
     def _release(self) -> None:
         self._pending = False
+        if self._committed is not None:
+            self._committed.close()
         self._files.release()
 
     def __del__(self) -> None:

@@ -19,6 +19,7 @@ from uuid import UUID
 import numpy as np
 
 from .. import kernels
+from . import page_calls
 from .column_files import Mapped
 from .files import Directory, File
 from .health import Health
@@ -99,6 +100,7 @@ class Journal:
                 self._seen.clear()
             else:
                 self._seen = SeenRows(rows)
+            page_calls.fence()  # whoever sees this header sees what rows are now
             self._write_header(Header(commit, attempt, 0))
 
     def grow(self, rows: int) -> None:
@@ -123,6 +125,8 @@ class Journal:
         with self.lock:
             for unsaved in self._unsaved(rows):
                 self._append(unsaved, columns)
+            # Whoever sees a row changed sees what is written here.
+            page_calls.fence()
 
     def save_ahead(self, rows: RowArray, columns: Mapping[str, Mapped]) -> None:
         """Begin to save rows, which ascend, in another thread; `save` will wait for it.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -63,6 +63,14 @@ def decode_headers(data: bytes, table_uuid: UUID) -> tuple[Header, int]:
     ------
     CorruptTableError  no slot is valid, or one is another table's.
     """
+    found = valid_headers(data, table_uuid)
+    if not found:
+        raise CorruptTableError("has no valid header")
+    return max(found)
+
+
+def valid_headers(data: bytes, table_uuid: UUID) -> list[tuple[Header, int]]:
+    """Return the valid headers, each with the number of its slot; raises as `decode_headers`."""
     found = []
     for slot in range(HEADER_SLOTS):
         part = data[slot * HEADER_SLOT_BYTES : (slot + 1) * HEADER_SLOT_BYTES]
@@ -76,9 +84,7 @@ def decode_headers(data: bytes, table_uuid: UUID) -> tuple[Header, int]:
                     f"{table_uuid.hex}"
                 )
             found.append((Header(*numbers), slot))
-    if not found:
-        raise CorruptTableError("has no valid header")
-    return max(found)
+    return found
 
 
 class Layout:
@@ -113,6 +119,15 @@ class Layout:
         }
         return views[0].view(np.int64), images
 
+    def image_at(self, name: str, rows: RowArray, place: RowArray) -> RowArray:
+        """Return where in records of so many rows a column's image of the row at `place` begins."""
+        at = RECORD.size + _padded(8 * rows)
+        for column in self.columns:
+            if column.name == name:
+                break
+            at = at + _padded(column.row_bytes * rows)
+        return at + column.row_bytes * place
+
     def clear_padding(self, record: Bytes, rows: int) -> None:
         """Put zeros between the parts."""
         at = RECORD.size
@@ -121,7 +136,10 @@ class Layout:
             at += _padded(size)
 
 
-def _padded(size: int) -> int:
+_Sizes = TypeVar("_Sizes", int, RowArray)
+
+
+def _padded(size: _Sizes) -> _Sizes:
     return -(-size // _ALIGN) * _ALIGN
 
 
@@ -168,6 +186,12 @@ def check_record(record: Bytes, link: Link) -> Link | None:
     (checksum,) = struct.unpack_from("<I", record.data, len(RECORD_MAGIC))
     if zlib.crc32(record[_CHECKED_FROM:].data) != checksum:
         return None
+    return behind(record, link)
+
+
+def behind(record: Bytes, link: Link) -> Link:
+    """Return where the record behind a valid one goes."""
+    (checksum,) = struct.unpack_from("<I", record.data, len(RECORD_MAGIC))
     return Link(link.number + 1, link.at + record.size, checksum)
 
 

@@ -1,6 +1,6 @@
-"""The writer's lock: one handle writes to a table, whatever process has it.
+"""The locks of a table: one handle writes, whatever process has it; readers hold commits back.
 
-Must not know tables: it locks byte 0 of an open file. The lock belongs to the open file (OFD). A
+Must not know tables: it locks bytes of an open file. The locks belong to the open file (OFD). A
 POSIX lock would be lost when any descriptor of the file is closed; this kind would be kept alive by
 a forked child, so the child closes its descriptor at once and the lock dies with the parent.
 """
@@ -11,7 +11,9 @@ import contextlib
 import fcntl
 import os
 import struct
+import time
 import weakref
+from collections.abc import Iterator
 
 from ..errors import TableLockedError
 from .files import File
@@ -20,6 +22,9 @@ _F_OFD_GETLK = getattr(fcntl, "F_OFD_GETLK", 36)
 _F_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", 37)
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock: type, whence, start, length, pid
 _OWNER_BYTES = 512
+_WRITER, _PINS = 0, 1  # the bytes of the file
+
+PIN_SECONDS = 1.0  # a commit waits so long for readers that pin the one before, and they for it
 
 _held: weakref.WeakSet[File] = weakref.WeakSet()
 
@@ -57,6 +62,12 @@ class WriterLock:
             _set_lock(self._file, fcntl.F_UNLCK)
             self._file.close()
 
+    @contextlib.contextmanager
+    def without_pins(self) -> Iterator[None]:
+        """Have no reader hold anything back in the block, or have waited PIN_SECONDS for that."""
+        with _holding(self._file, fcntl.F_WRLCK):
+            yield
+
     def _sign(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk must not keep a table from opening
             os.ftruncate(self._file.fd, 0)
@@ -76,8 +87,37 @@ def is_held(file: File) -> bool:
     return kind != fcntl.F_UNLCK
 
 
-def _set_lock(file: File, kind: int) -> None:
-    fcntl.fcntl(file.fd, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
+@contextlib.contextmanager
+def holding_back(file: File) -> Iterator[None]:
+    """Hold commits back in the block, for as long as the writer waits; closes `file`.
+
+    It is a courtesy between processes: whoever must know whether there was a commit looks.
+    """
+    with file, _holding(file, fcntl.F_RDLCK):
+        yield
+
+
+@contextlib.contextmanager
+def _holding(file: File, kind: int) -> Iterator[None]:
+    _held.add(file)
+    end = time.monotonic() + PIN_SECONDS
+    while True:
+        try:
+            _set_lock(file, kind, _PINS)
+            break
+        except OSError:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.001)
+    try:
+        yield
+    finally:
+        if file.fd >= 0:
+            _set_lock(file, fcntl.F_UNLCK, _PINS)
+
+
+def _set_lock(file: File, kind: int, byte: int = _WRITER) -> None:
+    fcntl.fcntl(file.fd, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
 
 
 def _this_process() -> str:

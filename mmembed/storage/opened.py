@@ -30,6 +30,7 @@ class Opened:
     ----------
     directory : its directory; this object's from here on.
     writable : whether to take the lock, and to map for writing.
+    keep : whether directory and `super` stay open, though it is for reading.
     health : where a failed write is reported.
 
     Attributes
@@ -42,7 +43,9 @@ class Opened:
         see `Table.open`; then nothing stays open.
     """
 
-    def __init__(self, directory: Directory, writable: bool, health: Health) -> None:
+    def __init__(
+        self, directory: Directory, writable: bool, health: Health, *, keep: bool = False
+    ) -> None:
         """Lock, check and map the table."""
         self.directory = directory
         self.columns: dict[str, Mapped] = {}
@@ -60,7 +63,7 @@ class Opened:
             self._super = SuperFile(file, health)
             self._names[superfile.NAME] = file.identity()
             self._check_and_map()
-            if not writable:  # maps need no descriptors
+            if not (writable or keep):  # maps need no descriptors
                 self.super.file.close()
                 directory.close()
         except BaseException:
@@ -69,7 +72,7 @@ class Opened:
 
     @property
     def super(self) -> SuperFile:
-        """The file `super`; closed if the table is open for reading."""
+        """The file `super`; closed if the table is open for reading, unless it was to be kept."""
         assert self._super is not None
         return self._super
 
@@ -78,6 +81,12 @@ class Opened:
         """The journal of a table that is open for writing."""
         assert self._journal is not None
         return self._journal
+
+    @property
+    def lock(self) -> WriterLock:
+        """The lock of a table that is open for writing."""
+        assert self._lock is not None
+        return self._lock
 
     @property
     def ours(self) -> bool:

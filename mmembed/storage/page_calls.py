@@ -90,11 +90,26 @@ def read_each_in_python(fd: int, offsets: PageArray, out: npt.NDArray[np.uint8])
     return sum(os.preadv(fd, [out.data], int(offset)) == out.size for offset in offsets)
 
 
+def read_pieces_in_python(
+    fd: int, offsets: PageArray, places: PageArray, out: npt.NDArray[np.uint8]
+) -> int:
+    """Read the piece at each offset into out[place]; see `_pages.read_pieces`."""
+    size = out.shape[1]
+    pairs = zip(offsets.tolist(), places.tolist(), strict=True)
+    return sum(os.preadv(fd, [out[place].data], offset) == size for offset, place in pairs)
+
+
+def fence_in_python() -> None:
+    """Do nothing, which is enough where stores and loads are seen in order: on x86-64."""
+
+
 if _pages is not None:
     Job = _pages.Job
     settle = _pages.settle
     os.register_at_fork(after_in_child=_pages.after_fork_in_child)
+    fence = _pages.fence
     read_each = _pages.read_each
+    read_pieces = _pages.read_pieces
     pages_of = _pages.pages_of
     read_ahead = _pages.read_ahead
     resident = _pages.resident
@@ -108,6 +123,8 @@ else:
     resident_of = resident_of_in_python
     set_marks = set_marks_in_python
     major_faults = major_faults_in_python
+    fence = fence_in_python
     read_each = read_each_in_python
+    read_pieces = read_pieces_in_python
     Job = None
     settle = None

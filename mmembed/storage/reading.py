@@ -5,7 +5,8 @@ Must not know how rows change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..errors import ClosedTableError
 from ..ids import as_ids, bad_id_message
 from . import process
 from .access import take
+from .committed import Commit
 from .description import Described
 from .pages import ColumnPages, read_later
 from .quantized import take_quantized
@@ -58,8 +60,17 @@ class Readable(Described):
         Raises
         ------
         KeyError          the table has no such column.
+        ValueError        the view is "committed".
         ClosedTableError  the table is closed.
         """
+        if self._open_store().committed is not None:
+            raise ValueError(
+                "the array of a column shows rows that no commit has; with view='committed' take "
+                "copies of rows: table.gather(ids), or table[:]"
+            )
+        return self._array(name)
+
+    def _array(self, name: str) -> FloatArray:
         store = self._open_store()
         try:
             return store.array(name)
@@ -98,7 +109,7 @@ class Readable(Described):
         try:
             return store.pages(name)
         except KeyError:
-            self.column(name)  # raises what says which there are
+            self._array(name)  # raises what says which there are
             raise
 
     def stats(self) -> dict[str, Any]:
@@ -154,14 +165,46 @@ class Readable(Described):
         TypeError         ids are not integers.
         ValueError        `out` does not fit.
         KeyError, ClosedTableError  see `column`.
+        CommitGoneError   the view is "committed": see `pin`; or commits follow each other faster
+            than the rows are copied.
         """
         where = as_ids(ids)
         if self.on_disk and (pages := self.column_pages(column)) is not None:
             pages.expect(np.ascontiguousarray(where).reshape(-1))
         if self.quantized and column == "weight":
-            rows: Any = self.column()
+            rows: Any = self._array("weight")
             return take_quantized(rows, self.dim, where, out)
-        return take(self.column(column), where, out)
+        array, view = self._array(column), self._open_store().committed
+        if view is None:
+            return take(array, where, out)
+        flat = np.ascontiguousarray(where, np.int64).reshape(-1)
+        return view.gather(column, flat, lambda: take(array, where, out))
+
+    @contextlib.contextmanager
+    def pin(self) -> Iterator[Commit]:
+        """Have all `gather`s of the block show one commit: the last one as the block begins.
+
+        For a table opened with `view="committed"`. The writer waits with its next commit until the
+        block has ended, one second at most: then it goes on, and the next `gather` in the block
+        raises. All threads that use this handle are in the block.
+
+        Yields
+        ------
+        What the commit recorded: number, step, counters, metadata.
+
+        Raises
+        ------
+        CommitGoneError  (from `gather`) the writer has made another commit.
+        ValueError       the view is "live".
+        RuntimeError     the handle is pinned already.
+        """
+        view = self._open_store().committed
+        if view is None:
+            raise ValueError(
+                "pin is for a table opened with view='committed'; a live view follows every write"
+            )
+        with view.pin() as commit:
+            yield commit
 
     def __getitem__(self, ids: npt.ArrayLike | slice) -> FloatArray:
         """Return copies of rows of `weight`: of one id, of an array of ids, or of a slice.
@@ -169,7 +212,7 @@ class Readable(Described):
         Unlike a slice, an id never counts from the end: -1 raises IndexError.
         """
         if isinstance(ids, slice):
-            if self.quantized:
+            if self.quantized or self._open_store().committed is not None:
                 return self.gather(np.arange(*ids.indices(self.rows)))
             return self.column()[ids].copy()
         if isinstance(ids, tuple):
@@ -181,6 +224,10 @@ class Readable(Described):
         if self.quantized:
             if copy is False:
                 raise ValueError("rows of 8 bits cannot be given as floats without a copy")
+            return np.asarray(self[:], dtype)
+        if self._open_store().committed is not None:
+            if copy is False:
+                raise ValueError("rows of one commit cannot be given without a copy")
             return np.asarray(self[:], dtype)
         return np.array(self.column(), dtype=dtype, copy=copy)
 

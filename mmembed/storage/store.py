@@ -10,7 +10,7 @@ import contextlib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from ..errors import ReadOnlyTableError
 from .column import Column
 from .format import Superblock
 from .pages import ColumnPages
+
+if TYPE_CHECKING:
+    from .committed import CommittedView
 
 FloatArray = npt.NDArray[np.floating[Any]]
 RowArray = npt.NDArray[np.int64]
@@ -59,6 +62,11 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def array(self, name: str) -> FloatArray:
         """Return the array of a column for reading; KeyError if there is none."""
+
+    @property
+    def committed(self) -> CommittedView | None:
+        """What gives rows of the last commit, if the table was opened for that."""
+        return None
 
     def pages(self, name: str) -> ColumnPages | None:
         """Return what asks for rows of a column before they are read; None if nothing must."""

@@ -51,8 +51,9 @@ class Table(Readable):
     a growth.
 
     Many threads may read; writing, `add_column`, `resize`, `commit` and `close` are for one thread
-    at a time. Readers in other processes see rows as they are being written, and the number of
-    rows, columns, `step` and `metadata` as of their own opening.
+    at a time. Readers in other processes see rows as they are being written, unless they are opened
+    with `view="committed"`; and the number of rows, columns, `step` and `metadata` as of their own
+    opening.
 
     >>> table = Table.create(None, 4, 2, init="zeros")
     >>> table.write([1, 3], [[1, 2], [3, 4]])
@@ -132,6 +133,7 @@ class Table(Readable):
         path: str | os.PathLike[str],
         mode: str = "r",
         *,
+        view: str = "live",
         allow_foreign: bool = False,
         allow_network_fs: bool = False,
     ) -> Table:
@@ -141,6 +143,10 @@ class Table(Readable):
         ----------
         path : the table's directory; the name may be a link to it.
         mode : "r" needs no right to write and takes no lock. "r+" is for one handle at a time.
+        view : what `gather` shows while a writer goes on. "live": rows as they are in the files, by
+            a commit or not, half written if one is unlucky. "committed", for mode "r": the rows of
+            one commit, the last one, in each `gather`; `pin` keeps one for several. It takes no
+            lock. Whole arrays (`column`) are not handed out, so it does not serve modules.
         allow_foreign : accept files of other users (than this one and root) and files that group or
             others may write to. Whoever may write to a mapped file can end this process.
         allow_network_fs : accept NFS, SMB, 9p, FUSE and their like. Locks and maps are not kept
@@ -156,14 +162,19 @@ class Table(Readable):
         UncleanShutdownError  its durability is "process", and the machine stopped while it was
             open for writing.
         ReadOnlyTableError   mode "r+", and its rows are of 8 bits, or it is sealed.
-        ValueError           the mode is neither "r" nor "r+".
+        ValueError           the mode is neither "r" nor "r+"; the view is neither "live" nor, with
+            mode "r", "committed".
         OSError              the system refuses: PermissionError, for instance.
         """
         if mode not in ("r", "r+"):
             raise ValueError(f"mode must be 'r' or 'r+', got {mode!r}")
+        if view not in ("live", "committed") or (view == "committed" and mode != "r"):
+            raise ValueError(
+                f"view must be 'live', or 'committed' with mode 'r'; got {view!r} with {mode!r}"
+            )
         where = os.path.abspath(os.fsdecode(path))
         allowed = {"allow_foreign": allow_foreign, "allow_network_fs": allow_network_fs}
-        return cls(DirectoryStore.open(where, mode, **allowed))
+        return cls(DirectoryStore.open(where, mode, view, **allowed))
 
     @classmethod
     def from_array(cls, array: FloatArray) -> Table:
@@ -568,7 +579,7 @@ class Table(Readable):
         """Pickle a table on disk as its path, to be opened for reading; one in memory by value."""
         if self._store.path is not None:
             allowed = (self._store.allow_foreign, self._store.allow_network_fs)
-            return _reopen, (self._store.path, self.uuid.hex, *allowed)
+            return _reopen, (self._store.path, self.uuid.hex, self.view, *allowed)
         arrays = {name: self.column(name) for name in self.columns}
         return _rebuild, (self._store.superblock, arrays)
 
@@ -578,9 +589,13 @@ class Table(Readable):
         return _rebuild(replace(self._store.superblock, uuid=uuid4()), arrays)
 
 
-def _reopen(path: str, table_uuid: str, allow_foreign: bool, allow_network_fs: bool) -> Table:
+def _reopen(
+    path: str, table_uuid: str, view: str, allow_foreign: bool, allow_network_fs: bool
+) -> Table:
     """Open a pickled table; raises CorruptTableError if another one has taken its place."""
-    table = Table.open(path, allow_foreign=allow_foreign, allow_network_fs=allow_network_fs)
+    table = Table.open(
+        path, view=view, allow_foreign=allow_foreign, allow_network_fs=allow_network_fs
+    )
     if table.uuid.hex != table_uuid:
         found = table.uuid.hex
         table.close()

@@ -7,15 +7,19 @@ import sys
 import textwrap
 
 
-def put_in(monkeypatch, owner, name, old, new):
-    """Put `new` for `old` in a function of a class, or of a module and wherever it is imported."""
+def put_in(monkeypatch, owner, name, *texts):
+    """Put new for old in a function of a class, or of a module and wherever it is imported.
+
+    `texts` are old and new by turns.
+    """
     function = owner.__dict__[name]
     code = inspect.unwrap(getattr(function, "__func__", function))
     source = inspect.getsource(code)
-    assert old in source
+    for old, new in zip(texts[::2], texts[1::2], strict=True):
+        assert old in source
+        source = source.replace(old, new)
     made: dict[str, object] = {}
-    text = textwrap.dedent(source.replace(old, new))
-    exec(compile(text, f"<mutant of {name}>", "exec"), code.__globals__, made)
+    exec(compile(textwrap.dedent(source), f"<mutant of {name}>", "exec"), code.__globals__, made)
     if inspect.isclass(owner):
         monkeypatch.setattr(owner, name, made[name])
         return

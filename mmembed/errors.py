@@ -73,3 +73,7 @@ class RuleError(MmembedError, TypeError):
 
 class MissingDependencyError(MmembedError, ImportError):
     """An optional package is not installed; the message names the command that installs it."""
+
+
+class CudaUnavailableError(MmembedError, RuntimeError):
+    """device="cuda" was asked for where there is no GPU, no driver or no numba-cuda."""

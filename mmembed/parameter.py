@@ -235,7 +235,8 @@ class TableParameter(Parameter):
         if self.requires_grad and is_grad_enabled():
             begin = f"{self.column}."
             states = [name for name in self.table.columns if name.startswith(begin)]
-            read_later([(self.table.column_pages(name), ids) for name in states]).keep()
+            apart = [self.table.column_pages(name) for name in states]
+            read_later([(state, ids) for state in apart if state is not pages]).keep()
 
     def will_change(self, rows: Callable[[], RowArray]) -> None:
         """Let the undo journal of a table on disk save rows (ascending) before they change.

@@ -71,10 +71,11 @@ def _facts(path: Path, seconds: float) -> dict[str, Any]:
     }
     if looks_like_table(path):
         with Table.open(path) as table:
-            rows = [table.column(name) for name in table.columns]
+            apart = [table.column(n) for n in table.columns if n not in table.record_columns]
+            widths = [array.nbytes // max(1, len(array)) for array in apart]
             facts["table bytes"] = table.nbytes
             facts["pages touched per row"] = sum(
-                _pages_per_row(array.nbytes // max(1, len(array))) for array in rows
+                _pages_per_row(width) for width in [*widths, table.record_bytes or 0]
             )
     return facts
 
@@ -151,8 +152,8 @@ def _advice(facts: dict[str, Any]) -> Iterator[str]:
     touched = facts.get("pages touched per row")
     if touched and touched % 1:
         yield (
-            "rows do not divide pages, so some lie across two; a width that is a power of two "
-            "would touch fewer"
+            "rows do not divide pages, so some lie across two; a width that is a power of two, or "
+            "a table created with layout='records' and stride='page', would touch fewer"
         )
 
 

@@ -88,6 +88,7 @@ def _facts(table: Table) -> dict[str, Any]:
         "dim": table.dim,
         "dtype": str(table.dtype),
         "columns": columns,
+        "layout": table.layout,
         "bytes on disk": sum(
             file.stat().st_blocks * 512 for file in Path(table.path).rglob("*") if file.is_file()
         ),
@@ -100,6 +101,10 @@ def _facts(table: Table) -> dict[str, Any]:
         "counters": table.counters,
         "metadata": table.metadata,
     }
+    if table.record_bytes is not None:
+        facts["layout"] = (
+            f"records of {table.record_bytes} bytes: {', '.join(table.record_columns)}"
+        )
     if (table.path / "vocab").is_dir():
         words = open_vocabulary(table)
         facts["words"] = len(words)

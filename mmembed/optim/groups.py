@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..autograd import Tensor
 from ..autograd.random import next_seed
 from ..parameter import TableParameter, zero_grad
+from ..storage import Table
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Group = dict[str, Any]
@@ -63,6 +64,35 @@ class ParameterGroups(abc.ABC):
     @abc.abstractmethod
     def states(self, group: Group) -> dict[str, float]:
         """Return {name: first value} of the state arrays that this group's rule needs."""
+
+    @classmethod
+    def columns_for(
+        cls, *rule: Any, column: str = "weight", **options: Any
+    ) -> dict[str, dict[str, Any]]:
+        """Return the columns of this optimizer's state, as `Table.create(columns=...)` takes them.
+
+        Parameters
+        ----------
+        rule, options : what the optimizer is made with, behind its parameters.
+        column : the column that will be trained.
+
+        >>> import mmembed as mm
+        >>> mm.optim.RowwiseAdagrad.columns_for()
+        {'weight.rowwise_adagrad.sum': {'scalar': True, 'init': 'constant(0.0)'}}
+        """
+        optimizer = cls([TableParameter(Table.create(None, 0, 1))], *rule, **options)
+        begin = f"{column}.{optimizer.name}"
+        columns = {
+            f"{begin}.{state}": {
+                "scalar": state in optimizer.scalar_states,
+                "init": f"constant({float(init)!r})",
+            }
+            for state, init in optimizer.states(optimizer.param_groups[0]).items()
+        }
+        return columns | {f"{begin}.{name}": dict(made) for name, made in cls.late_columns.items()}
+
+    late_columns: Mapping[str, Mapping[str, Any]] = {}
+    """Columns beside the states that steps add, as `Table.create(columns=...)` takes them."""
 
     def counter(self, group: Group) -> str:
         """Return the name of the counter of steps that `update` is told."""

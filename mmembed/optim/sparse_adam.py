@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -124,6 +125,7 @@ class SparseAdamW(_Lazy):
     """
 
     name = "sparse_adamw"
+    late_columns = types.MappingProxyType({"decayed": {"scalar": True, "dtype": "float64"}})
 
     def __init__(
         self,

@@ -117,9 +117,37 @@ class Column:
         return np.dtype(np.uint8) if self.quantized else as_dtype(self.dtype)
 
     @property
+    def descr(self) -> str:
+        """What a `.npy` header says of the dtype; of bfloat16, which it cannot say, <V2."""
+        return self.numpy_dtype.newbyteorder("<").str
+
+    @property
     def row_bytes(self) -> int:
         """Bytes in one row."""
         return self.numpy_dtype.itemsize * int(np.prod(self.shape(1), dtype=object))
+
+
+def new_column(
+    name: str,
+    weight: Column,
+    seed: int,
+    *,
+    dim: int | None = None,
+    scalar: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    init: str | Initial = "zeros",
+) -> Column:
+    """Return a column of a table with this `weight` and seed; see `Table.add_column`."""
+    if scalar and dim is not None:
+        raise ValueError(f"a scalar column has no width, got dim={dim}")
+    width = weight.dim if dim is None else whole_number("dim", dim, 0, MAX_BYTES)
+    return Column(
+        name,
+        dtype_name(weight.numpy_dtype if dtype is None else dtype),
+        None if scalar else width,
+        init if isinstance(init, Initial) else Initial.parse(init),
+        column_seed(seed, name),
+    )
 
 
 def column_seed(seed: int, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The file of a column: made, checked and mapped, and made longer.
+"""The file of a column, or of records: made, checked and mapped, and made longer.
 
 Must not know when any of this is safe, nor locks or commits: the order is `directory`'s.
 """
@@ -6,12 +6,13 @@ Must not know when any of this is safe, nor locks or commits: the order is `dire
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..errors import CorruptTableError
-from .column import Column
 from .files import Directory, File
 from .format import (
     HEADER_BYTES,
@@ -22,14 +23,16 @@ from .format import (
     is_header,
 )
 from .pages import ColumnPages
-from .store import Fill, FloatArray, initial_blocks
+from .records import Filed, Records
+from .store import BLOCK_BYTES, Fill, FloatArray, initial_blocks
 
 
 @dataclass(frozen=True)
 class Mapped:
     """A column in the address space; `stored` is None where the table is open for reading only.
 
-    `pages` asks for rows before they are read; None if they have no bytes.
+    `pages` asks for rows before they are read; None if they have no bytes. Columns in records have
+    one map, and one `pages`, in common.
     """
 
     memory: mmap.mmap
@@ -39,19 +42,45 @@ class Mapped:
 
 
 def write_column(
-    directory: Directory, superblock: Superblock, column: Column, fill: Fill | None = None
+    directory: Directory, superblock: Superblock, column: Filed, fill: Fill | None = None
 ) -> None:
     """Create a column's file with its initial rows, durably but for its name."""
     with directory.create_file(f"{column.name}.npy") as file:
         file.reserve(file_bytes(column, superblock.rows))
         file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
-        for first, values in initial_blocks(column, superblock.rows, fill):
+        for first, values in _blocks(column, superblock.rows, fill):
             file.write_pages(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
         file.sync()
 
 
+def _blocks(
+    column: Filed, rows: int, fill: Fill | None = None, start: int = 0
+) -> Iterator[tuple[int, FloatArray]]:
+    """Yield what `initial_blocks` does; where there are records, `fill` gets those of `weight`."""
+    if isinstance(column, Records):
+        return _record_blocks(column, rows, fill, start)
+    return initial_blocks(column, rows, fill, start)
+
+
+def _record_blocks(
+    records: Records, rows: int, fill: Fill | None, start: int
+) -> Iterator[tuple[int, Any]]:
+    block = max(1, BLOCK_BYTES // records.stride)
+    # Zeros between the fields, for good.
+    buffer: Any = np.zeros(min(block, rows - start), records.numpy_dtype)
+    for first in range(start, rows, block):
+        values = buffer[: min(block, rows - first)]
+        for field in records.columns:
+            own: FloatArray = np.empty(field.shape(len(values)), field.numpy_dtype)
+            field.init.fill(own, first, field.seed)
+            if fill is not None and field.name == "weight":
+                fill(first, own)
+            values[field.name] = own
+        yield first, values
+
+
 def open_column(
-    directory: Directory, superblock: Superblock, column: Column, *, writable: bool
+    directory: Directory, superblock: Superblock, column: Filed, *, writable: bool
 ) -> File:
     """Open a column's file and check it against what the superblock says of it.
 
@@ -69,7 +98,7 @@ def open_column(
     return file
 
 
-def _check(file: File, superblock: Superblock, column: Column) -> None:
+def _check(file: File, superblock: Superblock, column: Filed) -> None:
     found = file.read(HEADER_BYTES, 0)
     if len(found) == HEADER_BYTES and not is_header(found, column, superblock):
         expected = encode_header(column, superblock.rows, superblock.uuid)
@@ -85,7 +114,7 @@ def _check(file: File, superblock: Superblock, column: Column) -> None:
         )
 
 
-def map_column(file: File, column: Column, rows: int, *, writable: bool) -> Mapped:
+def map_column(file: File, column: Filed, rows: int, *, writable: bool) -> Mapped:
     """Map the first rows of a column's file, which has as many."""
     memory = file.map(file_bytes(column, rows), writable=writable)
     data = memoryview(memory)[HEADER_BYTES:]
@@ -100,15 +129,31 @@ def map_column(file: File, column: Column, rows: int, *, writable: bool) -> Mapp
     return Mapped(memory, read, stored, pages)
 
 
-def extend_column(file: File, column: Column, rows: int, more: int) -> None:
+def by_name(mapped: Mapped, column: Filed) -> dict[str, Mapped]:
+    """Return the columns that are in a mapped file: strided views of it, if it has records."""
+    if not isinstance(column, Records):
+        return {column.name: mapped}
+    read: Any = mapped.read
+    stored: Any = mapped.stored
+    return {
+        field.name: replace(
+            mapped,
+            read=read[field.name],
+            stored=None if stored is None else stored[field.name],
+        )
+        for field in column.columns
+    }
+
+
+def extend_column(file: File, column: Filed, rows: int, more: int) -> None:
     """Put initial rows behind the first `rows`, up to `more`, durably; the header stays."""
     file.reserve(file_bytes(column, more), file_bytes(column, rows))
-    for first, values in initial_blocks(column, more, start=rows):
+    for first, values in _blocks(column, more, start=rows):
         file.write_pages(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
     file.sync()
 
 
-def settle_column(file: File, column: Column, superblock: Superblock) -> None:
+def settle_column(file: File, column: Filed, superblock: Superblock) -> None:
     """Give a file the header and the size of the superblock's rows, durably."""
     file.cut(file_bytes(column, superblock.rows))
     file.write(encode_header(column, superblock.rows, superblock.uuid), 0)

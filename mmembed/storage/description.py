@@ -59,6 +59,23 @@ class Described:
         return self.rows * sum(column.row_bytes for column in self._store.superblock.columns)
 
     @property
+    def layout(self) -> str:
+        """Return "columns", or "records" if some columns lie side by side; see `create`."""
+        return "columns" if self._store.superblock.records is None else "records"
+
+    @property
+    def record_columns(self) -> tuple[str, ...]:
+        """The names of the columns in records; none with the layout "columns"."""
+        records = self._store.superblock.records
+        return () if records is None else tuple(column.name for column in records.columns)
+
+    @property
+    def record_bytes(self) -> int | None:
+        """Bytes from one record to the next; None with the layout "columns"."""
+        records = self._store.superblock.records
+        return None if records is None else records.stride
+
+    @property
     def path(self) -> pathlib.Path | None:
         """The table's directory, absolute; None for a table in memory."""
         return None if self._store.path is None else pathlib.Path(self._store.path)

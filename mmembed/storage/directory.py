@@ -28,7 +28,14 @@ from ..errors import (
 from . import superfile
 from .cadence import Cadence
 from .column import Column
-from .column_files import Mapped, extend_column, map_column, settle_column, write_column
+from .column_files import (
+    Mapped,
+    by_name,
+    extend_column,
+    map_column,
+    settle_column,
+    write_column,
+)
 from .committed import CommittedView
 from .files import Directory, File, boot_id, draft
 from .format import MAGIC, SUPER_BYTES, Superblock, encode_copy, slot_offset
@@ -37,6 +44,7 @@ from .journal import Journal
 from .journal_format import Layout
 from .opened import Opened
 from .pages import ColumnPages
+from .records import Filed
 from .recovery import examine, roll_back
 from .store import Fill, FloatArray, RowArray, Store, check_not_quantized
 from .superfile import SuperFile, check_room
@@ -98,7 +106,7 @@ class DirectoryStore(Store):
         *,
         allow_network_fs: bool = False,
     ) -> DirectoryStore:
-        """Write a table with one column, `weight`, at its initial values, and open it for writing.
+        """Write a table with its columns at their initial values, and open it for writing.
 
         `fill` : see `Table.create`.
 
@@ -113,8 +121,10 @@ class DirectoryStore(Store):
         store = None
         try:
             with draft(path, allow_network_fs=allow_network_fs) as directory:
-                (weight,) = superblock.columns
-                write_column(directory, superblock, weight, fill)
+                first, *others = superblock.files
+                write_column(directory, superblock, first, fill)
+                for filed in others:
+                    write_column(directory, superblock, filed)
                 directory.create_file("LOCK").close()
                 Journal.create(directory, superblock.uuid)
                 SuperFile.create(directory, superblock)
@@ -249,7 +259,7 @@ class DirectoryStore(Store):
         try:
             write_column(self._files.directory, superblock, column)
             self._files.directory.sync()
-            self._files.columns[column.name] = self._files.map(superblock, column)
+            self._files.columns |= self._files.map(superblock, column)
             self.superblock = superblock
             self._pending = True
         except BaseException:
@@ -275,7 +285,9 @@ class DirectoryStore(Store):
                 last.rewrite(marked)
                 for column, file in files:
                     extend_column(file, column, before.rows, superblock.rows)
-                columns = {c.name: map_column(f, c, grown.rows, writable=True) for c, f in files}
+                columns: dict[str, Mapped] = {}
+                for column, file in files:
+                    columns |= by_name(map_column(file, column, grown.rows, writable=True), column)
                 # Which number of rows the disk has is open until the end.
                 with self._health.fatal():
                     self._flush()  # what the maps that are given up know of failures is heard here
@@ -290,7 +302,7 @@ class DirectoryStore(Store):
                     self.superblock = replace(before, epoch=undone.epoch)
                 raise
 
-    def _settle(self, recorded: Superblock, files: list[tuple[Column, File]]) -> Superblock:
+    def _settle(self, recorded: Superblock, files: list[tuple[Filed, File]]) -> Superblock:
         """End a growth: all files as `recorded.rows` wants them, and a record that says so."""
         settled = replace(recorded, epoch=recorded.epoch + 1, other_rows=recorded.rows)
         with self._health.fatal():
@@ -370,8 +382,9 @@ class DirectoryStore(Store):
             log.shrink()
 
     def _flush(self) -> None:
-        for name in sorted(self._unsynced):
-            self._files.columns[name].memory.flush()
+        maps = [self._files.columns[name].memory for name in sorted(self._unsynced)]
+        for memory in dict.fromkeys(maps):  # columns in records have one in common
+            memory.flush()
         self._unsynced.clear()
 
     def _release(self) -> None:
@@ -404,12 +417,14 @@ class _Door(Mapping[str, FloatArray]):
         self._columns = columns
         self._taken = taken
         self._rows = rows
+        self._met: set[ColumnPages] = set()  # columns in records have theirs in common
 
     def __getitem__(self, name: str) -> FloatArray:
         array, pages = self._columns[name].stored, self._columns[name].pages
         assert array is not None
         self._taken.add(name)
-        if pages is not None:
+        if pages is not None and pages not in self._met:
+            self._met.add(pages)
             if self._rows is None:
                 pages.check_size()
             else:

@@ -17,9 +17,12 @@ from uuid import UUID, uuid4
 from ..errors import CorruptTableError
 from .column import MAX_BYTES, Column, check_name, whole_number
 from .initial import Initial
+from .records import Filed, Records
 
 FORMAT_VERSION = 1
-FEATURES = 0  # features that this version knows and a reader must know; none yet
+# Features that a reader must know.
+RECORDS = 2  # the first columns lie side by side in one file
+FEATURES = RECORDS  # those that this version knows
 MAGIC = b"\x93MMEMB\r\n"
 ENDIAN = 0x01020304
 MAX_DEPTH = 50  # of metadata; what Python can parse it cannot always compare or copy
@@ -60,6 +63,7 @@ class Superblock:
     columns : in the order in which they were added; the first is `weight`.
     counters : numbers by name, such as the steps of an optimizer.
     metadata : JSON of the user.
+    records : the first columns, if they lie side by side in one file.
 
     Raises
     ------
@@ -80,9 +84,18 @@ class Superblock:
     columns: tuple[Column, ...]
     counters: dict[str, int]
     metadata: dict[str, Any]
+    records: Records | None = None
 
     @classmethod
-    def first(cls, rows: int, weight: Column, seed: int, durability: str) -> Superblock:
+    def first(
+        cls,
+        rows: int,
+        weight: Column,
+        seed: int,
+        durability: str,
+        others: tuple[Column, ...] = (),
+        records: Records | None = None,
+    ) -> Superblock:
         """Return what is said of a table that is being made, with a uuid of its own."""
         return cls(
             uuid=uuid4(),
@@ -96,9 +109,10 @@ class Superblock:
             other_rows=rows,
             commits=0,
             seed=seed,
-            columns=(weight,),
+            columns=(weight, *others),
             counters={},
             metadata={},
+            records=records,
         )
 
     def __post_init__(self) -> None:
@@ -122,8 +136,22 @@ class Superblock:
             raise ValueError(f"columns must be distinct and begin with weight, got {names}")
         if self.columns[0].dim is None:
             raise ValueError("the column weight must be (rows, dim)")
-        for column in self.columns:
-            file_bytes(column, max(self.rows, self.other_rows))
+        if self.records is not None:
+            if self.records.columns != self.columns[: len(self.records.columns)]:
+                raise ValueError("records must be of the first columns, in their order")
+            if Records.name in names:
+                raise ValueError(
+                    f"no column can be called {Records.name!r} where that is the file of records"
+                )
+        for filed in self.files:
+            file_bytes(filed, max(self.rows, self.other_rows))
+
+    @property
+    def files(self) -> tuple[Filed, ...]:
+        """What has a file of rows: the records, if there are any, and each other column."""
+        if self.records is None:
+            return self.columns
+        return (self.records, *self.columns[len(self.records.columns) :])
 
     @property
     def growing(self) -> bool:
@@ -140,7 +168,7 @@ def _deeper_than(levels: int, value: object) -> bool:
     return levels < 0 or any(_deeper_than(levels - 1, child) for child in inner)
 
 
-def file_bytes(column: Column, rows: int) -> int:
+def file_bytes(column: Filed, rows: int) -> int:
     """Return the size of a column's file; raises ValueError above 2**63 - 1 bytes."""
     size = HEADER_BYTES + rows * column.row_bytes
     # Arrays of no width have a size too, which NumPy limits alike.
@@ -173,7 +201,7 @@ def encode_copy(superblock: Superblock) -> bytes:
     head = HEAD.pack(
         MAGIC,
         FORMAT_VERSION,
-        FEATURES,
+        0 if superblock.records is None else RECORDS,
         ENDIAN,
         len(text),
         superblock.uuid.bytes,
@@ -202,7 +230,7 @@ def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encode_json(superblock: Superblock) -> bytes:
-    document = {
+    document: dict[str, Any] = {
         "columns": [
             {
                 "name": column.name,
@@ -217,6 +245,8 @@ def _encode_json(superblock: Superblock) -> bytes:
         "metadata": superblock.metadata,
         "seed": superblock.seed,
     }
+    if (records := superblock.records) is not None:
+        document["records"] = {"columns": len(records.columns), "stride": records.stride}
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -266,6 +296,10 @@ def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superb
     if durability >= len(DURABILITIES):
         raise ValueError(f"durability level is {durability}, there are {len(DURABILITIES)}")
     document = json.loads(text.decode("ascii"))
+    columns = tuple(
+        Column(c["name"], c["dtype"], c["dim"], Initial.parse(c["init"]), c["seed"])
+        for c in document["columns"]
+    )
     return Superblock(
         uuid=UUID(bytes=table_uuid),
         epoch=epoch,
@@ -278,12 +312,10 @@ def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superb
         other_rows=other_rows,
         commits=commits,
         seed=document["seed"],
-        columns=tuple(
-            Column(c["name"], c["dtype"], c["dim"], Initial.parse(c["init"]), c["seed"])
-            for c in document["columns"]
-        ),
+        columns=columns,
         counters=document["counters"],
         metadata=document["metadata"],
+        records=_decode_records(document.get("records"), columns),
     )
 
 
@@ -301,6 +333,13 @@ def read_copies(data: bytes) -> list[tuple[int, Superblock | CorruptTableError |
         except CorruptTableError as error:
             read.append((offset, error if any(part) else None))
     return read
+
+
+def _decode_records(said: Any, columns: tuple[Column, ...]) -> Records | None:
+    if said is None:
+        return None
+    count = whole_number("columns of records", said["columns"], 1, len(columns))
+    return Records(columns[:count], said["stride"])
 
 
 def decode_super(data: bytes) -> Superblock:
@@ -330,16 +369,16 @@ def _committed(copy: Superblock) -> Superblock:
     return replace(copy, attempt=0, boot_id=UUID(int=0), clean=False, other_rows=copy.rows)
 
 
-def encode_header(column: Column, rows: int, table_uuid: UUID) -> bytes:
+def encode_header(column: Filed, rows: int, table_uuid: UUID) -> bytes:
     """Return the HEADER_BYTES bytes before a column's rows: an .npy 1.0 header with a label.
 
     NumPy ignores the label, which is a comment in the literal that the header is.
     """
-    descr = column.numpy_dtype.newbyteorder("<").str
-    # NumPy's own text cannot say bfloat16: to it these are any two bytes, "<V2".
-    kind = f"dtype={column.dtype} " if column.numpy_dtype.kind == "V" else ""
+    # To NumPy bfloat16 is any two bytes; of records, `super` alone says which fields are such.
+    bfloat16 = not isinstance(column, Records) and column.numpy_dtype.kind == "V"
+    kind = "dtype=bfloat16 " if bfloat16 else ""
     text = (
-        f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {column.shape(rows)}, }} "
+        f"{{'descr': {column.descr!r}, 'fortran_order': False, 'shape': {column.shape(rows)}, }} "
         f"# mmembed {FORMAT_VERSION} uuid={table_uuid.hex} role={column.name} {kind}crc="
     ).encode("ascii")
     start = _HEADER_START + text
@@ -347,7 +386,7 @@ def encode_header(column: Column, rows: int, table_uuid: UUID) -> bytes:
     return start + b"%08x" % zlib.crc32(blank) + blank[len(start) + 8 :]
 
 
-def is_header(found: bytes, column: Column, superblock: Superblock) -> bool:
+def is_header(found: bytes, column: Filed, superblock: Superblock) -> bool:
     """Return whether `found` may stand before a column's rows.
 
     During a growth every byte may be that of the old header or of the new one: the header is
@@ -364,7 +403,7 @@ def is_header(found: bytes, column: Column, superblock: Superblock) -> bool:
 _SAID = (
     (rb"uuid=(\w{1,64})", "is of another table: its uuid is"),
     (rb"role=([\w.]{1,200})", "holds another column: its role is"),
-    (rb"'descr': ('[^']{1,20}')", "holds another dtype:"),
+    (rb"'descr': ('[^']{1,20}'|\[[^\]]{1,4000}\])", "holds another dtype:"),
     (rb"'fortran_order': (\w{1,10})", "has its numbers in another order: fortran_order is"),
     (rb"'shape': (\([\d, ]{0,60}\))", "has another shape:"),
     (rb"# mmembed (\d{1,10})", "is of another format version:"),

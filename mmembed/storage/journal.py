@@ -180,10 +180,11 @@ class Journal:
         ids, images = self._layout.parts(record, rows.size)
         ids[...] = rows
         self._layout.clear_padding(record, rows.size)
-        for name, image in images.items():
-            array, pages = columns[name].read, columns[name].pages
+        for pages in dict.fromkeys(columns[name].pages for name in images):
             if pages is not None:
                 pages.expect(rows)
+        for name, image in images.items():
+            array = columns[name].read
             kernels.gather(
                 array if array.ndim == 2 else array[:, None],
                 ids,

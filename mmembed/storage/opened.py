@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 from ..errors import CorruptTableError, UncleanShutdownError
 from . import journal, superfile
-from .column import Column
-from .column_files import Mapped, map_column, open_column
+from .column_files import Mapped, by_name, map_column, open_column
 from .files import Directory, File, Identity, boot_id
 from .format import Superblock
 from .health import Health
 from .journal import Journal
 from .locks import WriterLock
+from .records import Filed, Records
 from .recovery import examine, examine_header
 from .seals import check_not_sealed
 from .superfile import SuperFile
@@ -93,22 +93,22 @@ class Opened:
         """Whether this process has the table open for writing."""
         return self._lock is not None and self._pid == os.getpid()
 
-    def map(self, superblock: Superblock, column: Column) -> Mapped:
-        """Check and map a column's file."""
+    def map(self, superblock: Superblock, column: Filed) -> dict[str, Mapped]:
+        """Check and map a file; returns the columns that are in it."""
         writable = self._writable
         with open_column(self.directory, superblock, column, writable=writable) as file:
             self._names[f"{column.name}.npy"] = file.identity()
-            return map_column(file, column, superblock.rows, writable=writable)
+            return by_name(map_column(file, column, superblock.rows, writable=writable), column)
 
     @contextlib.contextmanager
-    def column_files(self, superblock: Superblock) -> Iterator[list[tuple[Column, File]]]:
-        """Open, check and give all columns' files for a block."""
+    def column_files(self, superblock: Superblock) -> Iterator[list[tuple[Filed, File]]]:
+        """Open, check and give all files of rows for a block."""
         with contextlib.ExitStack() as stack:
             files = [
                 stack.enter_context(open_column(self.directory, superblock, c, writable=True))
-                for c in superblock.columns
+                for c in superblock.files
             ]
-            yield list(zip(superblock.columns, files, strict=True))
+            yield list(zip(superblock.files, files, strict=True))
 
     def check_names(self) -> None:
         """Raise CorruptTableError if a file that this handle writes has lost its name to another.
@@ -116,8 +116,9 @@ class Opened:
         Then others open the other file: what is written here, they never see; and whoever has made
         a new LOCK writes at the same time.
         """
+        present = {Records.name, *self.columns}
         for name, identity in self._names.items():
-            if name.endswith(".npy") and name.removesuffix(".npy") not in self.columns:
+            if name.endswith(".npy") and name.removesuffix(".npy") not in present:
                 continue  # of a column that was taken back
             if self.directory.identity(name) != identity:
                 raise CorruptTableError(
@@ -161,7 +162,9 @@ class Opened:
             superblock = self.super.read()
             try:
                 self._check_boot(superblock)
-                columns = {c.name: self.map(superblock, c) for c in superblock.columns}
+                columns: dict[str, Mapped] = {}
+                for filed in superblock.files:
+                    columns |= self.map(superblock, filed)
                 self._check_journal(superblock)
                 self.columns = columns
             except CorruptTableError:

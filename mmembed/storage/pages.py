@@ -1,4 +1,4 @@
-"""Planned reading of one mapped column: the pages that rows lie in are asked for before the rows.
+"""Planned reading of one mapped file: the pages that rows lie in are asked for before the rows.
 
 Must not know ids' meaning, locks or commits. A row that is read from a page which is not in memory
 costs one wait for the disk; the same pages asked for at once, in order, cost hardly more than one.
@@ -103,14 +103,14 @@ class Prefetch:
 
 
 class ColumnPages:
-    """The pages of one column.
+    """The pages of one column, or of the columns that are in records.
 
     Parameters
     ----------
     memory : the map of the column's file.
     address : where it begins.
     first : byte of the map at which row 0 begins.
-    rows, row_bytes : the column's.
+    rows, row_bytes : the column's; of records, their number and their stride.
 
     Attributes
     ----------
@@ -344,8 +344,12 @@ class ColumnPages:
 
 
 def read_later(parts: list[tuple[ColumnPages | None, IdArray]]) -> Prefetch:
-    """Ask for the pages of rows of columns on the thread; returns at once."""
-    queued = [column.queue(ids) for column, ids in parts if column is not None]
+    """Ask for the pages of rows of columns on the thread; returns at once.
+
+    Columns in records have their pages in common, and those are asked for once.
+    """
+    once = {(column, id(ids)): ids for column, ids in parts if column is not None}
+    queued = [column.queue(ids) for (column, _), ids in once.items()]
     portions = [portion for portion in queued if portion is not None]
     for portion in portions:
         portion.column.start(portion)

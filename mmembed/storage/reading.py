@@ -130,7 +130,8 @@ class Readable(Described):
         read amplification : bytes read per byte of the rows that lookups and updates came with, in
             this process; None before the first.
 
-        The counts of ids of a resting column run behind by a few thousand.
+        The counts of ids of a resting column run behind by a few thousand. Columns in records are
+        read together, and say the same.
         """
         columns: dict[str, dict[str, Any]] = {}
         useful = 0

@@ -149,8 +149,8 @@ class MemoryStore(Store):
     """
 
     def __init__(self, superblock: Superblock, arrays: dict[str, FloatArray]) -> None:
-        """Put a store on arrays."""
-        self.superblock = superblock
+        """Put a store on arrays; records are a matter of files."""
+        self.superblock = superblock = replace(superblock, records=None)
         self.path = None
         writable = arrays["weight"].flags.writeable and not superblock.columns[0].quantized
         self.mode = "r+" if writable else "r"
@@ -161,9 +161,11 @@ class MemoryStore(Store):
 
     @classmethod
     def create(cls, superblock: Superblock, fill: Fill | None = None) -> MemoryStore:
-        """Return a store with one column, `weight`, at its initial values; see `Table.create`."""
-        (weight,) = superblock.columns
-        return cls(superblock, {"weight": _initial_array(weight, superblock.rows, fill)})
+        """Return a store with columns at their initial values; see `Table.create`."""
+        weight, *others = superblock.columns
+        arrays = {"weight": _initial_array(weight, superblock.rows, fill)}
+        arrays |= {column.name: _initial_array(column, superblock.rows) for column in others}
+        return cls(superblock, arrays)
 
     @property
     def pending(self) -> bool:

@@ -21,12 +21,21 @@ from ..errors import CorruptTableError
 from ..narrow import as_dtype, wide
 from . import seals
 from .access import check_array, check_rows, settle
-from .column import MAX_BYTES, Column, check_name, column_seed, dtype_name, whole_number
+from .column import (
+    MAX_BYTES,
+    Column,
+    check_name,
+    column_seed,
+    dtype_name,
+    new_column,
+    whole_number,
+)
 from .directory import DirectoryStore
 from .format import Superblock, as_json
 from .initial import Initial
 from .quantized import quantized_store
 from .reading import Readable
+from .records import arranged
 from .snapshots import TIMEOUT, Copied, snapshot
 from .store import Fill, FloatArray, MemoryStore, RowArray, Store, check_not_quantized
 
@@ -82,6 +91,9 @@ class Table(Readable):
         seed: int = 0,
         durability: str = "power",
         fill: Fill | None = None,
+        columns: Mapping[str, Mapping[str, Any]] | None = None,
+        layout: str = "columns",
+        stride: int | str | None = None,
         allow_network_fs: bool = False,
     ) -> Table:
         """Create a table and open it with mode "r+".
@@ -99,6 +111,15 @@ class Table(Readable):
         fill : called as fill(first, values) for one block of rows of `weight` after the other, with
             the initial values of the rows from `first` on, which it may change. The table appears
             when all are written.
+        columns : further columns that the table has from the start: {name: what `add_column` takes
+            behind the name}. `Adagrad.columns_for()` is the state of that optimizer, and so on. The
+            dtype of `weight.…` is by default no narrower than float32.
+        layout : "columns": each column has a file of its own, which suits readers of vectors.
+            "records": `weight` and `columns` lie side by side in one file, `records.npy`, an array
+            of structs, so that an update of a row finds its state in the same page; columns added
+            later have files of their own. In memory there are no records.
+        stride : bytes from one record to the next; by default as many as it takes. "page": so many
+            that no record which fits in a page lies across two, which takes up to twice the disk.
         allow_network_fs : see `open`.
 
         Raises
@@ -117,7 +138,11 @@ class Table(Readable):
             init if isinstance(init, Initial) else Initial.parse(init),
             column_seed(seed, "weight"),
         )
-        superblock = Superblock.first(rows, weight, seed, durability)
+        others = tuple(
+            _beside(weight, seed, name, given) for name, given in (columns or {}).items()
+        )
+        records = arranged((weight, *others), layout, stride)
+        superblock = Superblock.first(rows, weight, seed, durability, others, records)
         if path is None:
             return cls(MemoryStore.create(superblock, fill))
         if not os.fspath(path):
@@ -305,17 +330,12 @@ class Table(Readable):
         OSError                the disk is full, for instance; the table is as it was.
         ReadOnlyTableError, ClosedTableError, TableFailedError  see `writing`.
         """
-        if scalar and dim is not None:
-            raise ValueError(f"a scalar column has no width, got dim={dim}")
-        width = self.dim if dim is None else whole_number("dim", dim, 0, MAX_BYTES)
-        column = Column(
-            name,
-            dtype_name(self.dtype if dtype is None else dtype),
-            None if scalar else width,
-            init if isinstance(init, Initial) else Initial.parse(init),
-            column_seed(self.seed, name),
-        )
         store = self._open_store()
+        weight = store.superblock.columns[0]
+        wanted = self.dtype if dtype is None else dtype
+        column = new_column(
+            name, weight, self.seed, dim=dim, scalar=scalar, dtype=wanted, init=init
+        )
         present = store.superblock.column(name)
         if present is None:
             store.add(column)
@@ -587,6 +607,17 @@ class Table(Readable):
         """Return a writable table in memory with copies of all columns and a uuid of its own."""
         arrays = {name: np.array(self.column(name)) for name in self.columns}
         return _rebuild(replace(self._store.superblock, uuid=uuid4()), arrays)
+
+
+def _beside(weight: Column, seed: int, name: str, given: Mapping[str, Any]) -> Column:
+    """Return a column that is made with the table."""
+    own = weight.numpy_dtype
+    try:
+        return new_column(
+            name, weight, seed, **{"dtype": wide(own) if "." in str(name) else own, **given}
+        )
+    except TypeError as error:
+        raise TypeError(f"columns[{name!r}]: {error}") from None
 
 
 def _reopen(

@@ -11,6 +11,7 @@ import pytest
 import mmembed.cli.doctor as doctor
 from mmembed import memory
 from mmembed.cli import main
+from mmembed.optim import Adagrad
 from mmembed.storage import Table, device, page_calls, process
 
 from .commands import refusal
@@ -133,6 +134,20 @@ def test_advice_follows_from_the_facts(change, words):
     assert list(doctor._advice(facts)) == []
     (text,) = doctor._advice({**facts, **change})
     assert words in text
+
+
+@pytest.mark.parametrize(("stride", "pages"), [(None, 1 + (72 - 8) / 4096), ("page", 1.0)])
+def test_a_record_is_one_row_to_the_doctor(tmp_path, capsys, monkeypatch, stride, pages):
+    monkeypatch.setattr(doctor.probe, "FILE_BYTES", 1 << 20)
+    columns = Adagrad.columns_for()
+    Table.create(tmp_path / "t", 20, 9, layout="records", stride=stride, columns=columns).close()
+
+    facts = json.loads(said_by(capsys, "doctor", tmp_path / "t", "--json", "--seconds", "0.05"))
+    info = json.loads(said_by(capsys, "info", tmp_path / "t", "--json"))
+
+    assert facts["pages touched per row"] == pytest.approx(pages)
+    record = 128 if stride else 72
+    assert info["layout"] == f"records of {record} bytes: weight, weight.adagrad.sum"
 
 
 @pytest.mark.parametrize(

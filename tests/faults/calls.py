@@ -18,9 +18,9 @@ STEPS = 9  # of a run, which commits in them
 _CALLS = 3  # the kind of a report that says how many calls a run made
 
 
-def hot_table(path, durability: str) -> replay.Model:
+def hot_table(path, durability: str, layout: str = "columns") -> replay.Model:
     """A table that was left in the middle of attempt 1, with records in its journal."""
-    model = replay.create(path, durability, rows=60, dim=3)
+    model = replay.create(path, durability, rows=60, dim=3, layout=layout)
 
     def train(_):
         table = Table.open(path, "r+")

@@ -69,9 +69,9 @@ class Campaign:
     rolled_back : how many openings had rows to put back.
     """
 
-    def __init__(self, path, durability: str, seed: int) -> None:
+    def __init__(self, path, durability: str, seed: int, layout: str = "columns") -> None:
         self.path = path
-        self.model = replay.create(path, durability)
+        self.model = replay.create(path, durability, layout=layout)
         self.chance = random.Random(seed)
         self.attempt = 0
         self.rolled_back = 0

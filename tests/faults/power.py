@@ -94,11 +94,18 @@ class History:
     moments : for each, the disk's files, and the last step whose commit had returned.
     """
 
-    def __init__(self, path, durability: str, attempt: int, chance: random.Random) -> None:
+    def __init__(
+        self,
+        path,
+        durability: str,
+        attempt: int,
+        chance: random.Random,
+        layout: str = "columns",
+    ) -> None:
         self.path, self.attempt, self.durability = path, attempt, durability
         self.chance = chance
         template = path.with_name("template")
-        self.model = calls.hot_table(template, durability)
+        self.model = calls.hot_table(template, durability, layout)
         if durability == "process":  # where what matters is that the mark of a clean table goes
             Table.open(template, "r+").close()
         shutil.copytree(template, path)

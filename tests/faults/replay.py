@@ -80,10 +80,17 @@ class Model:
         self.counters = dict(counters)
 
 
-def create(path, durability: str = "power", rows: int = 500, dim: int = 5) -> Model:
-    """Create a table for runs; returns its model."""
-    Table.create(path, rows, dim, durability=durability).close()
-    return Model(rows, dim)
+def create(
+    path, durability: str = "power", rows: int = 500, dim: int = 5, layout: str = "columns"
+) -> Model:
+    """Create a table for runs; returns its model. Records have a column beside `weight`."""
+    beside = {"weight.sum": {"scalar": True, "init": "ones"}} if layout == "records" else {}
+    Table.create(path, rows, dim, durability=durability, layout=layout, columns=beside).close()
+    model = Model(rows, dim)
+    for name, how in beside.items():
+        model.add_column(name, **how)
+    model.commit(0)
+    return model
 
 
 def train_step(target, attempt: int, step: int) -> None:

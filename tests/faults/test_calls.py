@@ -21,11 +21,15 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("durability", ["power", "process"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_any_call_leaves_a_commit(quick_path, durability, fault):
+CASES = [
+    (durability, "columns", fault) for durability in ("power", "process") for fault in FAULTS
+] + [("power", "records", fault) for fault in ("killed before", "ENOSPC")]
+
+
+@pytest.mark.parametrize(("durability", "layout", "fault"), CASES)
+def test_a_fault_at_any_call_leaves_a_commit(quick_path, durability, layout, fault):
     template = quick_path.with_name("template")
-    model = calls.hot_table(template, durability)
+    model = calls.hot_table(template, durability, layout)
 
     made = calls.every_call(template, quick_path, model, 2, maps=True, **FAULTS[fault])
 
@@ -33,14 +37,15 @@ def test_a_fault_at_any_call_leaves_a_commit(quick_path, durability, fault):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("layout", ["columns", "records"])
 @pytest.mark.parametrize("durability", ["power", "process"])
 @pytest.mark.parametrize("attempt", range(3, 8))
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_any_call_and_a_kill_in_recovery_leave_a_commit(
-    quick_path, durability, attempt, fault
+    quick_path, durability, attempt, layout, fault
 ):
     template = quick_path.with_name("template")
-    model = calls.hot_table(template, durability)
+    model = calls.hot_table(template, durability, layout)
 
     def kill_recoveries(path):
         for at in range(0, 60, 5):

@@ -73,7 +73,7 @@ MUTANTS = {
         "                self._flush()", power_lost,
     ),
     "rows not synced at a commit": (
-        DirectoryStore, "_flush", ".memory.flush()", ".memory", power_lost,
+        DirectoryStore, "_flush", "memory.flush()", "pass", power_lost,
     ),
     "journal begun anew before super": (
         DirectoryStore, "commit", "            last.record(superblock, sync=power)\n",

@@ -11,14 +11,15 @@ from .power import History
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
-def check_losses(path, durability, attempt, draws, chosen):
-    history = History(path, durability, attempt, random.Random(attempt))
+def check_losses(path, durability, attempt, draws, chosen, layout="columns"):
+    history = History(path, durability, attempt, random.Random(attempt), layout)
     history.run(draws)
     return history.check(chosen)
 
 
-def test_a_loss_of_power_at_any_call_leaves_the_last_commit(quick_path):
-    found = check_losses(quick_path, "power", 2, draws=8, chosen=1000)
+@pytest.mark.parametrize("layout", ["columns", "records"])
+def test_a_loss_of_power_at_any_call_leaves_the_last_commit(quick_path, layout):
+    found = check_losses(quick_path, "power", 2, draws=8, chosen=1000, layout=layout)
 
     assert found["refused"] == 0
     assert found["moved on"] > 5
@@ -33,7 +34,8 @@ def test_at_level_process_a_loss_of_power_is_noticed(quick_path):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("layout", ["columns", "records"])
 @pytest.mark.parametrize("durability", ["power", "process"])
 @pytest.mark.parametrize("attempt", range(100, 200))
-def test_many_losses_of_power_leave_the_last_commit(quick_path, durability, attempt):
-    check_losses(quick_path, durability, attempt, draws=30, chosen=10_000)
+def test_many_losses_of_power_leave_the_last_commit(quick_path, durability, attempt, layout):
+    check_losses(quick_path, durability, attempt, draws=30, chosen=10_000, layout=layout)

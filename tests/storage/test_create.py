@@ -123,9 +123,9 @@ def test_what_appears_during_the_creation_is_not_replaced(path, monkeypatch, sys
         monkeypatch.setattr(files_module, "_renameat2", lambda old, new: False)
     write = store_module.initial_blocks
 
-    def somebody_is_faster(column, rows, fill):
+    def somebody_is_faster(*what):
         path.mkdir()
-        yield from write(column, rows, fill)
+        yield from write(*what)
 
     monkeypatch.setattr("mmembed.storage.column_files.initial_blocks", somebody_is_faster)
 
@@ -195,8 +195,8 @@ def test_ctrl_c_leaves_no_draft(path, monkeypatch):
     main = threading.main_thread().ident
     fill = store_module.initial_blocks
 
-    def slow_blocks(column, rows, change):
-        for block in fill(column, rows, change):
+    def slow_blocks(*what):
+        for block in fill(*what):
             yield block
             threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
             time.sleep(10)

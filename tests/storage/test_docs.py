@@ -8,7 +8,9 @@ import re
 import pytest
 
 from mmembed.storage import format, journal_format, seals
-from mmembed.storage.column import MAX_NAME, column_seed
+from mmembed.storage.column import MAX_NAME, Column, column_seed
+from mmembed.storage.initial import Initial
+from mmembed.storage.records import MAX_DESCR, Records
 
 from .examples import EXAMPLE, hexdump
 
@@ -46,6 +48,17 @@ def test_the_worked_example_is_made_by_the_code():
     assert f"```\n{hexdump(format.encode_copy(EXAMPLE))}\n```" in PAGE
     header = format.encode_header(EXAMPLE.columns[0], EXAMPLE.rows, EXAMPLE.uuid)
     assert f"```\n{hexdump(header[:144])}\n```" in PAGE
+
+
+def test_the_example_of_records_is_made_by_the_code():
+    weight = EXAMPLE.columns[0]
+    count = Column("count", "float64", None, Initial("constant", 0.0), 0)
+    header = format.encode_header(Records((weight, count), 64), 5, EXAMPLE.uuid)
+    line = next(line for line in PAGE.splitlines() if line.startswith("{'descr': [("))
+
+    assert header[10:].startswith(line.removesuffix(" …").encode())
+    assert str(MAX_DESCR) in PAGE
+    assert f"one bit each: {format.RECORDS}, records" in PAGE
 
 
 def test_the_table_of_fields_has_the_offsets_of_the_code():

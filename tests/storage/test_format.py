@@ -33,6 +33,7 @@ from mmembed.storage.format import (
     slot_offset,
 )
 from mmembed.storage.initial import Initial
+from mmembed.storage.records import Records, least_stride
 
 from .examples import (
     EXAMPLE,
@@ -61,9 +62,17 @@ JSON_VALUES = st.recursive(
 
 
 @st.composite
+def records_of(draw, columns):
+    count = draw(st.integers(1, len(columns)))
+    stride = least_stride(columns[:count])
+    return Records(columns[:count], draw(st.sampled_from([stride, stride + 8, 8 * stride])))
+
+
+@st.composite
 def superblocks(draw):
     weight = dataclasses.replace(draw(COLUMNS), name="weight", dim=draw(st.integers(0, 2**20)))
     others = draw(st.lists(COLUMNS, max_size=4, unique_by=lambda column: column.name))
+    columns = (weight, *(column for column in others if column.name != "weight"))
     return dataclasses.replace(
         EXAMPLE,
         uuid=draw(st.uuids()),
@@ -77,7 +86,8 @@ def superblocks(draw):
         clean=draw(st.booleans()),
         commits=draw(U64),
         seed=draw(U64),
-        columns=(weight, *(column for column in others if column.name != "weight")),
+        columns=columns,
+        records=draw(st.none() | records_of(columns)),
         counters=draw(st.dictionaries(st.sampled_from(["a", "a.b", "weight.adam.step"]), U64)),
         metadata=draw(st.dictionaries(st.text(max_size=9), JSON_VALUES, max_size=3)),
     )

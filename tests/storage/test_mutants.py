@@ -12,6 +12,7 @@ from mmembed.storage import (
     files,
     format,
     locks,
+    records,
     store,
     table,
 )
@@ -31,6 +32,7 @@ from . import (
     test_format,
     test_handles,
     test_locks,
+    test_records,
     test_resize,
     test_table,
 )
@@ -126,7 +128,7 @@ MUTANTS = {
         "            last.record(superblock)\n            if power:\n                self._flush()",
         order,
     ),
-    "rows not synced": (DirectoryStore, "_flush", ".memory.flush()", ".memory", order),
+    "rows not synced": (DirectoryStore, "_flush", "memory.flush()", "pass", order),
     "super not synced": (SuperFile, "record", "self.file.sync()", "pass", order),
     "one slot": (
         format, "slot_offset", "(epoch & 1)", "0",
@@ -356,6 +358,34 @@ MUTANTS = {
     "growth in a writing block": (
         Table, "resize", "if self._blocks", "if False",
         with_path(test_resize.test_a_growth_in_a_writing_block_is_refused),
+    ),
+    # Records
+    "new records are those from 0 on": (
+        column_files, "_record_blocks", "field.init.fill(own, first,",
+        "field.init.fill(own, first - start,",
+        with_path(test_records.test_a_growth_adds_initial_records),
+    ),
+    "fill is given every column": (
+        column_files, "_record_blocks", ' and field.name == "weight"', "",
+        with_path(test_records.test_fill_is_given_contiguous_rows_of_weight),
+    ),
+    "records are synced column by column": (
+        DirectoryStore, "_flush", "dict.fromkeys(maps)", "maps",
+        with_patch(test_records.test_a_commit_syncs_the_file_of_records_once),
+    ),
+    "records without a feature": (
+        format, "encode_copy", "None else RECORDS", "None else 0",
+        with_path(test_records.test_a_table_of_records_has_the_feature),
+    ),
+    "fields that are not aligned": (
+        records, "_places", "_up(at, column.numpy_dtype.itemsize)", "at",
+        with_path(
+            test_records.test_numbers_are_aligned_and_what_lies_between_them_is_zero, "bfloat16"
+        ),
+    ),
+    "records across pages": (
+        records, "stride_within_pages", "if least > page", "if True",
+        with_path(test_records.test_records_can_be_kept_within_pages),
     ),
     # Locks
     "no lock": (

@@ -18,7 +18,7 @@ SEAL = "seal"
 
 def data_files(superblock: Superblock) -> tuple[str, ...]:
     """Return the names of the files that hold rows, in the order of the columns."""
-    return tuple(f"{column.name}.npy" for column in superblock.columns)
+    return tuple(f"{filed.name}.npy" for filed in superblock.files)
 
 
 def own_files(superblock: Superblock) -> tuple[str, ...]:

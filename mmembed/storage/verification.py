@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ import numpy.typing as npt
 from ..errors import CorruptTableError, MmembedError
 from ..kernels.packed import SCALE_BYTES
 from . import journal, superfile
-from .column import Column
 from .column_files import open_column
 from .directory import DirectoryStore
 from .files import Directory
@@ -24,6 +23,7 @@ from .format import HEADER_BYTES, SUPER_BYTES, Superblock, decode_super, read_co
 from .inventory import LOCK, SEAL, drafts, left_over
 from .journal_format import RECORDS_AT
 from .locks import is_held, signature
+from .records import Filed, Records
 from .recovery import examine
 from .seals import BLOCK_BYTES, broken_blocks, examine_seal
 from .store import FloatArray
@@ -60,7 +60,7 @@ def verify(path: str | os.PathLike[str], *, deep: bool = False, **allowed: bool)
     where = os.path.abspath(os.fsdecode(path))
     with Directory.open(where, **allowed) as directory:
         names = os.listdir(directory.fd)
-        if superfile.NAME not in names and "weight.npy" not in names:
+        if not {superfile.NAME, "weight.npy", "records.npy"} & set(names):
             raise CorruptTableError(f"{where} is not a table: it has neither `super` nor rows")
         for _ in range(TRIES):
             before = _state(directory)
@@ -95,8 +95,8 @@ class _Search:
         """Return the findings."""
         superblock = self.look("super", self._super)
         if superblock is not None:
-            for column in superblock.columns:
-                self.look(f"{column.name}.npy", self._column, superblock, column)
+            for filed in superblock.files:
+                self.look(f"{filed.name}.npy", self._column, superblock, filed)
             self.look(journal.NAME, self._journal, superblock)
         self.look(LOCK, self._lock)
         if superblock is not None:
@@ -134,11 +134,15 @@ class _Search:
         )
         return last
 
-    def _column(self, superblock: Superblock, column: Column) -> None:
+    def _column(self, superblock: Superblock, column: Filed) -> None:
         with open_column(self.directory, superblock, column, writable=False) as file:
             size = file.size()
         shape = column.shape(superblock.rows)
-        self.say(f"{column.name}.npy", OK, f"{shape} {column.dtype}, {size} bytes, as `super` says")
+        if isinstance(column, Records):
+            what = f"{column.stride} bytes each: {', '.join(c.name for c in column.columns)}"
+        else:
+            what = column.dtype
+        self.say(f"{column.name}.npy", OK, f"{shape} {what}, {size} bytes, as `super` says")
 
     def _journal(self, superblock: Superblock) -> None:
         with self.directory.open_file(journal.NAME) as file:
@@ -165,8 +169,8 @@ class _Search:
         if sealed:
             self.look(SEAL, self._seal, superblock)
         elif self.deep:
-            for column in superblock.columns:
-                self.look(f"{column.name}.npy", self._numbers, superblock, column)
+            for filed in superblock.files:
+                self.look(f"{filed.name}.npy", self._numbers, superblock, filed)
         if all(finding.state != BAD for finding in self.found):
             self.look("table", self._open)
 
@@ -184,7 +188,7 @@ class _Search:
         if not broken:
             self.say(SEAL, OK, "every byte of every row is what was sealed")
 
-    def _numbers(self, superblock: Superblock, column: Column) -> None:
+    def _numbers(self, superblock: Superblock, column: Filed) -> None:
         nan = inf = 0
         if column.row_bytes:
             block = max(1, BLOCK_BYTES // column.row_bytes)
@@ -193,9 +197,9 @@ class _Search:
                     count = min(block, superblock.rows - first)
                     at = HEADER_BYTES + first * column.row_bytes
                     data = np.frombuffer(file.read(count * column.row_bytes, at), np.uint8)
-                    numbers = _numbers_of(data, column)
-                    nan += int(np.count_nonzero(np.isnan(numbers)))
-                    inf += int(np.count_nonzero(np.isinf(numbers)))
+                    for numbers in _numbers_of(data, column):
+                        nan += int(np.count_nonzero(np.isnan(numbers)))
+                        inf += int(np.count_nonzero(np.isinf(numbers)))
         state = NOTE if nan or inf else OK
         self.say(f"{column.name}.npy", state, f"all rows read: {nan} NaN, {inf} infinite")
 
@@ -204,14 +208,16 @@ class _Search:
         DirectoryStore.open(self.directory.path, "r", **self.directory.allowed).close()
 
 
-def _numbers_of(data: npt.NDArray[np.uint8], column: Column) -> FloatArray:
+def _numbers_of(data: npt.NDArray[np.uint8], column: Filed) -> list[FloatArray]:
     """Return the numbers in the bytes of some rows; of rows of 8 bits, their scales and biases."""
+    if isinstance(column, Records):
+        structs: Any = data.view(column.numpy_dtype)
+        return [structs[field.name] for field in column.columns]
     if column.quantized:
         width = column.row_bytes
         ends = np.ascontiguousarray(data.reshape(-1, width)[:, width - SCALE_BYTES :])
-        return ends.view(np.float32)
-    numbers: FloatArray = data.view(column.numpy_dtype)
-    return numbers
+        return [ends.view(np.float32)]
+    return [data.view(column.numpy_dtype)]
 
 
 def writer_of(path: str | os.PathLike[str], **allowed: bool) -> tuple[bool, str]:

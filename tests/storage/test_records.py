@@ -15,6 +15,7 @@ from mmembed.storage import Table, format
 from mmembed.storage.column import Column
 from mmembed.storage.initial import Initial
 from mmembed.storage.records import Records, least_stride, stride_within_pages
+from mmembed.storage.verification import verify
 
 from .examples import change_copies, change_json, contents
 from .faults import Faults
@@ -348,3 +349,22 @@ def test_a_damaged_file_of_records_is_refused(closed, how):
 def test_records_refuse_rows_of_8_bits():
     with pytest.raises(ValueError, match="8 bits"):
         Records((Column("weight", "rowwise8", 3, Initial("constant", 0.0), 0),), 64)
+
+
+def test_verification_and_seals_know_records(closed):
+    with Table.open(closed, "r+") as table:
+        table.write([1], np.nan, column=SUM)
+        table.write([2], np.inf)
+    found = verify(closed, deep=True)
+    texts = [one.text for one in found if one.part == "records.npy"]
+
+    assert "24 bytes each: weight, weight.adagrad.sum" in texts[0]
+    assert "3 NaN, 3 infinite" in texts[1]
+    assert all(one.state != "bad" for one in found)
+    Table.open(closed, "r+").seal()
+    with open(closed / "records.npy", "r+b") as file:
+        file.seek(4096)
+        file.write(b"x")
+    assert [one.part for one in verify(closed, deep=True) if one.state == "bad"] == ["records.npy"]
+    (closed / "super").unlink()
+    assert any(one.state == "bad" for one in verify(closed))

@@ -113,7 +113,7 @@ class Table(Readable):
             when all are written.
         columns : further columns that the table has from the start: {name: what `add_column` takes
             behind the name}. `Adagrad.columns_for()` is the state of that optimizer, and so on. The
-            dtype of `weight.…` is by default no narrower than float32.
+            dtype of `weight.NAME` is by default no narrower than float32.
         layout : "columns": each column has a file of its own, which suits readers of vectors.
             "records": `weight` and `columns` lie side by side in one file, `records.npy`, an array
             of structs, so that an update of a row finds its state in the same page; columns added

@@ -54,6 +54,7 @@ def last_call(path, patch):
 
 
 SAVE = "self._files.journal.save(rows, self._files.old_rows())"
+COUNT = "self._pending = True\n        self._cadence.wrote()"
 DOOR = "yield _Door(self._files.columns, self._unsynced, rows)"
 MUTANTS = {
     "rows change before the journal has them": (
@@ -61,8 +62,8 @@ MUTANTS = {
         killed,
     ),
     "journal written after the store": (
-        DirectoryStore, "writing", f"{SAVE}\n        self._pending = True\n        {DOOR}",
-        f"self._pending = True\n        {DOOR}\n        {SAVE}", killed,
+        DirectoryStore, "writing", f"{SAVE}\n        {COUNT}\n        {DOOR}",
+        f"{COUNT}\n        {DOOR}\n        {SAVE}", killed,
     ),
     "journal not synced before the store": (
         Journal, "_append", "if self._power:", "if False:", power_lost,

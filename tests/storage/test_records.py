@@ -368,3 +368,24 @@ def test_verification_and_seals_know_records(closed):
     assert [one.part for one in verify(closed, deep=True) if one.state == "bad"] == ["records.npy"]
     (closed / "super").unlink()
     assert any(one.state == "bad" for one in verify(closed))
+
+
+def test_a_file_of_records_that_was_replaced_ends_the_commit(table, path):
+    table.write([1], 1)
+    (path / "records.npy").rename(path / "away")
+    (path / "records.npy").write_bytes((path / "away").read_bytes())
+
+    with pytest.raises(CorruptTableError, match=r"records\.npy was removed or replaced"):
+        table.commit()
+    (path / "away").replace(path / "records.npy")
+
+
+def test_a_snapshot_has_the_records(table, path):
+    table.write([1], 5, column=SUM)
+    table.commit()
+    table.write([1], 6, column=SUM)
+    table.snapshot(path.with_name("copy"))
+
+    with Table.open(path.with_name("copy")) as copied:
+        assert copied.layout == "records"
+        assert copied.column(SUM)[1].tolist() == [5, 5, 5]

@@ -389,3 +389,14 @@ def test_a_snapshot_has_the_records(table, path):
     with Table.open(path.with_name("copy")) as copied:
         assert copied.layout == "records"
         assert copied.column(SUM)[1].tolist() == [5, 5, 5]
+
+
+def test_a_committed_view_shows_records_as_of_the_commit(table, path):
+    table.write([1], 5, column=SUM)
+    table.commit()
+    table.write([1], 6, column=SUM)
+    table.write([2], 6)
+
+    with Table.open(path, view="committed") as reader:
+        assert reader.gather([0, 1], column=SUM).tolist() == [[1] * 3, [5] * 3]
+        assert (reader[2] != 6).all()

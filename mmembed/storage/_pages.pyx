@@ -27,6 +27,7 @@ cdef extern from "<sys/resource.h>" nogil:
     int RUSAGE_SELF
     cdef struct rusage:
         long ru_majflt
+        long ru_inblock
     int getrusage(int who, rusage* usage)
 
 cdef extern from "reader.h" nogil:
@@ -141,6 +142,13 @@ def major_faults():
     cdef rusage usage
     getrusage(RUSAGE_SELF, &usage)
     return usage.ru_majflt
+
+
+def bytes_read():
+    """Return how many bytes this process has had read from disks so far."""
+    cdef rusage usage
+    getrusage(RUSAGE_SELF, &usage)
+    return <int64_t>usage.ru_inblock << 9
 
 
 def read_each(

@@ -85,6 +85,11 @@ def major_faults_in_python() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
+def bytes_read_in_python() -> int:
+    """Return how many bytes this process has had read from disks so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_inblock << 9
+
+
 def read_each_in_python(fd: int, offsets: PageArray, out: npt.NDArray[np.uint8]) -> int:
     """Read a piece of a file at each offset; see `_pages.read_each`."""
     return sum(os.preadv(fd, [out.data], int(offset)) == out.size for offset in offsets)
@@ -116,6 +121,7 @@ if _pages is not None:
     resident_of = _pages.resident_of
     set_marks = _pages.set_marks
     major_faults = _pages.major_faults
+    bytes_read = _pages.bytes_read
 else:
     pages_of = pages_of_in_python
     read_ahead = read_ahead_in_python
@@ -124,6 +130,7 @@ else:
     set_marks = set_marks_in_python
     major_faults = major_faults_in_python
     fence = fence_in_python
+    bytes_read = bytes_read_in_python
     read_each = read_each_in_python
     read_pieces = read_pieces_in_python
     Job = None

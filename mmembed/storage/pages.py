@@ -5,7 +5,7 @@ costs one wait for the disk; the same pages asked for at once, in order, cost ha
 
 A column is either *resting*, when lookups find its pages in memory and asking would cost more than
 it saves, or *watched*: each lookup asks for its pages. Samples of pages found in memory put a
-column to rest; page faults wake it.
+column to rest if nothing is read from disks meanwhile; page faults wake it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ PageArray = npt.NDArray[np.int64]
 SHIFT = mmap.PAGESIZE.bit_length() - 1
 LOOK_EVERY = 4096  # ids between two looks at the page faults, while a column rests
 FAULTS_TO_WAKE = 0.005  # of the ids in between; at 70 us each they cost as much as asking for all
+# A fault can bring in megabytes, what lies around it included: then few of them are dear.
+BYTES_TO_WAKE = 128  # per id in between; a page in 32 ids costs a quarter of a microsecond an id
 SAMPLE = 16  # pages looked up before a batch is asked for
 CALM_TO_REST = 4  # samples in a row that were all in memory
 LOOSE = 4  # batches asked for in the background that nobody has said he is done with
@@ -133,7 +135,8 @@ class ColumnPages:
         self._left = 0
         self._resting = row_bytes == 0
         self._calm = 0
-        self._faults = 0
+        self._faults = self._read = 0
+        self._calm_since = 0  # ids looked up when the first calm sample was taken
         self._random = False
         self._loose: deque[Portion] = deque()
         self._asked = self._calls = self._ahead = 0
@@ -199,7 +202,9 @@ class ColumnPages:
             risen, self._faults = faults - self._faults, faults
             since = LOOK_EVERY - self._left
             self.looked_up += since
-            if risen <= since * FAULTS_TO_WAKE:
+            read = page_calls.bytes_read()
+            more, self._read = read - self._read if risen else 0, read
+            if risen <= since * FAULTS_TO_WAKE and more <= since * BYTES_TO_WAKE:
                 self._left = LOOK_EVERY
                 return False
             self._wake()
@@ -292,11 +297,18 @@ class ColumnPages:
         if self._resting:
             return False
         self._calm += 1
+        read = page_calls.bytes_read()
+        if self._calm == 1:
+            self._calm_since, self._read = self.looked_up, read
         if self._calm < CALM_TO_REST:
+            return True
+        # What a batch has left to ask for is no fair sample of it.
+        if read - self._read > (self.looked_up - self._calm_since) * BYTES_TO_WAKE:
+            self._calm = 0
             return True
         self._resting = True
         self._left = LOOK_EVERY
-        self._faults = page_calls.major_faults()
+        self._faults, self._read = page_calls.major_faults(), read
         if self._random:
             self._advise(mmap.MADV_NORMAL)
             self._random = False

@@ -142,6 +142,33 @@ def test_page_faults_wake_a_resting_column(cold, ids, monkeypatch):
     assert not cold.column_pages().resting
 
 
+@pytest.mark.parametrize(("faults", "wakes"), [(1, True), (0, False)])
+def test_few_page_faults_that_read_much_wake_a_resting_column(
+    cold, ids, monkeypatch, faults, wakes
+):
+    for _ in range(pages.CALM_TO_REST + 1):
+        cold.gather(ids)
+    counted, read = page_calls.major_faults(), page_calls.bytes_read()
+    monkeypatch.setattr(page_calls, "major_faults", lambda: counted + faults)
+    monkeypatch.setattr(page_calls, "bytes_read", lambda: read + (8 << 20))
+
+    cold.gather(np.resize(ids, pages.LOOK_EVERY + 1))
+
+    assert cold.column_pages().resting != wakes
+
+
+def test_a_column_whose_samples_are_in_memory_does_not_rest_while_the_process_reads(
+    cold, ids, monkeypatch
+):
+    read = iter(range(0, 1 << 40, 1 << 20))
+    monkeypatch.setattr(page_calls, "bytes_read", lambda: next(read))
+
+    for _ in range(3 * pages.CALM_TO_REST):
+        cold.gather(ids)
+
+    assert not cold.column_pages().resting
+
+
 def test_prefetched_pages_are_not_asked_for_again_until_later_ones_have_come(cold, ids):
     cold.prefetch(ids)
     readahead.settle()

@@ -104,6 +104,12 @@ EXTENSIONS = [
         depends=["mmembed/storage/_pages.pyx", "mmembed/storage/reader.h"],
         extra_link_args=["-pthread"],
     ),
+    Extension(
+        "mmembed.storage._saving",
+        ["mmembed/storage/_saving.pyx"],
+        depends=["mmembed/storage/_saving.pyx", "mmembed/storage/crc_fold.h"],
+        extra_compile_args=["-O3"],
+    ),
 ]
 
 setup(

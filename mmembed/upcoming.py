@@ -5,6 +5,7 @@ Must not know modules, optimizers or files: it sees batches, and tables that can
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -53,7 +54,9 @@ def lookahead(
     TypeError, ValueError  depth is not a number from 0 on, or something in `tables` has no table.
 
     What drawing a batch raises, and TypeError for ids that are not integers, comes when it would
-    be that batch's turn. States of optimizers are read along where gradients are recorded.
+    be that batch's turn. States of optimizers are read along where gradients are recorded;
+    rows of a module, or of a parameter, then also go to the journal while the batch before is
+    trained (see `Table.will_write`).
 
     >>> import mmembed as mm
     >>> table = mm.Table.create(None, 5, 2, init="ones")
@@ -92,7 +95,10 @@ class Lookahead(Generic[B]):
             if isinstance(tables, Mapping)
             else enumerate([tables] if self._single else tables)
         )
-        self._tables = [(key, _parameter(rows)) for key, rows in entries if rows is not None]
+        given = [(key, rows) for key, rows in entries if rows is not None]
+        self._tables = [(key, _parameter(rows)) for key, rows in given]
+        # A table by itself may be meant to be read.
+        self._modules = {key for key, rows in given if not isinstance(rows, Table)}
         self.depth = min(1, self._most)
         self.yielded = self.late = 0
 
@@ -136,8 +142,12 @@ class Lookahead(Generic[B]):
         for key, parameter in self._tables:
             flat = np.ascontiguousarray(as_ids(given if self._single else given[key])).reshape(-1)
             if parameter.table.on_disk:
-                pages = map(parameter.table.column_pages, _columns(parameter))
-                parts += [(own, flat) for own in pages]
+                columns = _columns(parameter)
+                parts += [(own, flat) for own in map(parameter.table.column_pages, columns)]
+                if key in self._modules and _is_trained(parameter):
+                    # A bad id is said when it is looked up.
+                    with contextlib.suppress(IndexError):
+                        parameter.table.will_write(flat.astype(np.int64), ordered=False)
         return read_later(parts)
 
 
@@ -194,9 +204,14 @@ def _is_batch(entry: object) -> bool:
 def _columns(parameter: TableParameter) -> list[str]:
     """Return the columns that a step needs: the rows, and their states if they are trained."""
     table, own = parameter.table, parameter.column
-    if table.mode == "r" or not (parameter.requires_grad and is_grad_enabled()):
+    if not _is_trained(parameter):
         return [own]
     return [name for name in table.columns if name == own or name.startswith(f"{own}.")]
+
+
+def _is_trained(parameter: TableParameter) -> bool:
+    """Whether the rows that are looked up will change."""
+    return parameter.table.mode != "r" and parameter.requires_grad and is_grad_enabled()
 
 
 def _parameter(rows: Rows) -> TableParameter:

@@ -74,6 +74,20 @@ def test_contests_run_and_check_their_answers(name):
     assert name == "sizes" or len({one.title for one in done}) == len(done)
 
 
+def test_durability_is_priced_beside_its_targets_and_the_disk(tmp_path, monkeypatch):
+    durability = importlib.import_module("durability")
+    monkeypatch.setattr(durability, "COMMIT_EVERY", 3)
+
+    done = list(durability.contests(tmp_path, 0.002, 0.0))
+
+    said = durability.report(done)
+    assert all(set(one.times) == set(durability.LEVELS) for one in done)
+    assert "| step alone | power, ahead | " in said
+    assert said.count("if only the disk were waited for") == 2
+    durability.draw(done, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:fbgemm_gpu")
 def test_a_quick_look_asks_fewer_questions():

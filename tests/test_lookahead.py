@@ -128,6 +128,22 @@ def test_states_are_read_along_only_where_gradients_are_recorded(table, batches)
     assert columns(looking) == {"weight"}
 
 
+@pytest.mark.parametrize(("wrapped", "saved"), [(mm.nn.Embedding.from_table, 2), (bool, 0)])
+def test_rows_of_the_next_batch_are_saved_while_this_one_is_trained(tmp_path, wrapped, saved):
+    with mm.Table.create(tmp_path / "t", 50, 3) as table:
+        rows = table if wrapped is bool else wrapped(table, sparse=True)
+        ahead = iter(mm.lookahead([[3, 4], [8, 3, 8]], rows))
+        next(ahead)
+        log = table._store._files.journal
+        if log._thread is not None:
+            log._thread.submit(bool).result()
+
+        assert min(log.records, 1) == min(saved, 1)
+        assert log._seen.unseen(np.array([3, 4, 8])).size == (0 if saved else 3)
+        with mm.no_grad():
+            assert list(ahead) == [[8, 3, 8]]
+
+
 def test_an_error_of_the_source_comes_after_the_batches_before_it(table, batches):
     def source():
         yield from batches[:3]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent import futures
 from uuid import UUID
@@ -40,6 +42,7 @@ from .store import RowArray
 NAME = "undo"
 RECORD_BYTES = 16 << 20  # about as large as a record gets
 _THREAD = "mmembed-journal"
+_WORTH_A_THREAD = 3e-3  # seconds of computing, beside which rows are saved
 _MOST_ROOM = 64 << 20  # the file grows by its own size, up to this much at a time
 
 
@@ -68,6 +71,9 @@ class Journal:
         self._size = file.size()
         self._space = np.empty(0, np.uint8)
         self._thread: futures.ThreadPoolExecutor | None = None
+        self._ahead: deque[RowArray] = deque()
+        self._said = 0.0  # when rows were last said ahead
+        self._between = 0.0  # seconds from there to `save`, last time
 
     @staticmethod
     def create(directory: Directory, table_uuid: UUID) -> None:
@@ -122,6 +128,10 @@ class Journal:
         ------
         OSError  there is no room, and nothing has happened; or writing failed, for good.
         """
+        if self._said:
+            self._between, self._said = time.perf_counter() - self._said, 0.0
+        if rows is not None and self._seen.unseen(rows).size == 0:
+            return  # without the lock: a row is seen when its record is where it must be
         with self.lock:
             for unsaved in self._unsaved(rows):
                 self._append(unsaved, columns)
@@ -129,20 +139,31 @@ class Journal:
             page_calls.fence()
 
     def save_ahead(self, rows: RowArray, columns: Mapping[str, Mapped]) -> None:
-        """Begin to save rows, which ascend, in another thread; `save` will wait for it.
+        """Begin to save rows, in any order, in another thread; `save` will wait for those it needs.
 
-        Whatever goes wrong there will go wrong again in `save`, which says so.
+        Whatever goes wrong there will go wrong again in `save`, which says so. What several calls
+        have brought while the thread was waiting for the disk becomes one record, and one sync.
+        Where nothing is synced, and `save` used to follow at once, another thread costs more than
+        it saves, and nothing happens.
         """
+        self._said = time.perf_counter()
+        if not self._power and self._between < _WORTH_A_THREAD:
+            return
         if self._seen.unseen(rows).size == 0:
             return
         if self._thread is None:
             self._thread = futures.ThreadPoolExecutor(1, _THREAD)
-        self._thread.submit(self._save_quietly, rows, columns)
+        self._ahead.append(rows)
+        self._thread.submit(self._save_quietly, columns)
 
-    def _save_quietly(self, rows: RowArray, columns: Mapping[str, Mapped]) -> None:
+    def _save_quietly(self, columns: Mapping[str, Mapped]) -> None:
         with contextlib.suppress(Exception), self.lock:
-            if self.file.fd >= 0 and self._health.failure is None:
-                self.save(rows, columns)
+            if not self._ahead or self.file.fd < 0 or self._health.failure is not None:
+                return
+            waiting = [self._ahead.popleft() for _ in range(len(self._ahead))]
+            unseen = [self._seen.unseen(rows) for rows in waiting]
+            for unsaved in self._unsaved(np.unique(np.concatenate(unseen))):
+                self._append(unsaved, columns)
 
     def close(self) -> None:
         """Close the file; a second time is harmless."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import CorruptTableError
 from .column import Column
+from .saving import crc32
 from .store import FloatArray, RowArray
 
 Bytes = npt.NDArray[np.uint8]
@@ -151,7 +152,7 @@ class Link(NamedTuple):
     checksum: int
 
 
-START = Link(0, RECORDS_AT, 0)
+START: Link = Link(0, RECORDS_AT, 0)
 
 
 def seal(
@@ -160,7 +161,7 @@ def seal(
     """Write the head of a record whose parts are filled in; returns where the next one goes."""
     head = (table_uuid.bytes, commit, link.number, layout.row_bytes, rows, link.checksum, ROWS, 0)
     RECORD.pack_into(record.data, 0, RECORD_MAGIC, 0, *head)
-    checksum = zlib.crc32(record[_CHECKED_FROM:].data)
+    checksum = crc32(record[_CHECKED_FROM:])
     struct.pack_into("<I", record.data, len(RECORD_MAGIC), checksum)
     return Link(link.number + 1, link.at + record.size, checksum)
 
@@ -184,7 +185,7 @@ def record_size(head: bytes, layout: Layout, table_uuid: UUID, commit: int, link
 def check_record(record: Bytes, link: Link) -> Link | None:
     """Return where the record behind this one goes, or None if its checksum is wrong."""
     (checksum,) = struct.unpack_from("<I", record.data, len(RECORD_MAGIC))
-    if zlib.crc32(record[_CHECKED_FROM:].data) != checksum:
+    if crc32(record[_CHECKED_FROM:]) != checksum:
         return None
     return behind(record, link)
 

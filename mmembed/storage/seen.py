@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from . import saving
 from .store import RowArray
-
-_EIGHT = np.uint8(1) << np.arange(8, dtype=np.uint8)
 
 
 class SeenRows:
@@ -32,8 +31,7 @@ class SeenRows:
 
     def unseen(self, rows: RowArray) -> RowArray:
         """Return those of some rows that are not in the set."""
-        absent: RowArray = rows[self._bits[rows >> 3] & _EIGHT[rows & 7] == 0]
-        return absent
+        return saving.unmarked(self._bits, rows)
 
     def all_unseen(self, block: int) -> Iterator[RowArray]:
         """Yield the rows that are not in the set, from at most `block` rows at a time."""
@@ -47,7 +45,7 @@ class SeenRows:
 
     def add(self, rows: RowArray) -> None:
         """Put rows into the set."""
-        np.bitwise_or.at(self._bits, rows >> 3, _EIGHT[rows & 7])
+        saving.mark(self._bits, rows)
 
     def clear(self) -> None:
         """Make the set empty."""

@@ -17,7 +17,9 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from .. import kernels
 from ..errors import CorruptTableError
+from ..ids import bad_id_message
 from ..narrow import as_dtype, wide
 from . import seals
 from .access import check_array, check_rows, settle
@@ -265,7 +267,7 @@ class Table(Readable):
         """Raise what `writing` would raise."""
         self._open_store().check_writable()
 
-    def will_write(self, rows: RowArray) -> None:
+    def will_write(self, rows: RowArray, *, ordered: bool = True) -> None:
         """Say which rows `writing` will be asked for, so that it need not wait for the disk.
 
         What they are now goes to the undo journal in another thread. Rows that are not changed
@@ -274,13 +276,17 @@ class Table(Readable):
         Parameters
         ----------
         rows : see `writing`; not to be changed by the caller any more.
+        ordered : False if they come in any order, perhaps repeated.
 
         Raises
         ------
         IndexError, TypeError, ClosedTableError  see `writing`.
         """
         store = self._open_store()
-        check_rows(rows, self.rows)
+        if ordered or rows.ndim != 1 or rows.dtype != np.int64:
+            check_rows(rows, self.rows)
+        elif (bad := kernels.first_bad_id(rows, self.rows)) >= 0:
+            raise IndexError(bad_id_message(rows, bad, self.rows))
         store.will_write(rows)
 
     def write(self, ids: npt.ArrayLike, values: npt.ArrayLike, column: str = "weight") -> None:

@@ -132,6 +132,56 @@ def test_rows_said_ahead_are_saved_by_another_thread_and_not_again(path, monkeyp
     assert threads == [(False, [2, 5]), (True, [6])]
 
 
+def test_rows_said_ahead_while_the_disk_is_waited_for_become_one_record(path):
+    with Table.create(path, 50, 3) as table:
+        log = table._store._files.journal
+        with log.lock:
+            for rows in ([9, 2, 2], [7, 2], [5]):
+                table.will_write(np.array(rows), ordered=False)
+        log._thread.submit(bool).result()
+
+        undo = examined(table)
+        assert (len(undo.links), undo.rows) == (1, 4)
+        table.write([2, 5, 7, 9], 1)
+        assert log.records == 1
+
+
+def test_rows_that_are_saved_are_written_without_waiting_for_others(path):
+    with Table.create(path, 50, 3) as table:
+        table.write([4], 1)
+        held, done = threading.Event(), threading.Event()
+
+        def hold():
+            with table._store._files.journal.lock:
+                held.set()
+                done.wait(30)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(30)
+        table.write([4], 2)
+        assert table[4].tolist() == [2] * 3
+        done.set()
+        holder.join()
+
+
+@pytest.mark.parametrize(("between", "saved"), [(0.0, 0), (1.0, 1)])
+def test_at_level_process_another_thread_saves_only_beside_long_computing(path, between, saved):
+    with Table.create(path, 50, 3, durability="process") as table:
+        log = table._store._files.journal
+        log._between = between
+        table.will_write(np.array([3, 8]))
+        if log._thread is not None:
+            log._thread.submit(bool).result()
+
+        assert log.records == saved
+
+
+def test_rows_said_ahead_in_any_order_must_be_rows(path):
+    with Table.create(path, 9, 3) as table, pytest.raises(IndexError, match="id 9 at"):
+        table.will_write(np.array([9, 1]), ordered=False)
+
+
 def test_rows_said_ahead_and_not_changed_are_as_they_were(path):
     with Table.create(path, 9, 3) as table:
         before = table[:]

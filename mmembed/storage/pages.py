@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import memory
 from ..errors import CorruptTableError
 from . import page_calls, process, readahead
 
@@ -32,6 +33,8 @@ FAULTS_TO_WAKE = 0.005  # of the ids in between; at 70 us each they cost as much
 BYTES_TO_WAKE = 128  # per id in between; a page in 32 ids costs a quarter of a microsecond an id
 SAMPLE = 16  # pages looked up before a batch is asked for
 CALM_TO_REST = 4  # samples in a row that were all in memory
+ASIDE = 16  # looks after pages were asked for ahead, in which what is left is no fair sample
+LATE = 2  # pages of a sample may be missing from a batch that has arrived
 LOOSE = 4  # batches asked for in the background that nobody has said he is done with
 
 # Marks of pages.
@@ -91,7 +94,7 @@ class Prefetch:
 
     def arrived(self) -> bool:
         """Whether the pages are in memory, as far as a sample shows."""
-        return all(portion.column.in_memory(portion.pages) for portion in self.portions)
+        return all(portion.column.missing(portion.pages) <= LATE for portion in self.portions)
 
     def done(self) -> None:
         """Forget the pages: from now on they are asked for again when they are needed."""
@@ -137,6 +140,7 @@ class ColumnPages:
         self._calm = 0
         self._faults = self._read = 0
         self._calm_since = 0  # ids looked up when the first calm sample was taken
+        self._aside = 0
         self._random = False
         self._loose: deque[Portion] = deque()
         self._asked = self._calls = self._ahead = 0
@@ -211,7 +215,8 @@ class ColumnPages:
         self._left = 0
         self.looked_up += ids.size
         pages = self._wanted(ids, _ASKED)
-        if pages.size and self._watches(pages):
+        self._aside = max(0, self._aside - 1)
+        if pages.size and self._watches(pages, fair=not self._aside):
             begin = time.perf_counter()
             self._ask(pages, -1)
             self.waited += time.perf_counter() - begin
@@ -220,8 +225,9 @@ class ColumnPages:
     def queue(self, ids: IdArray) -> Portion | None:
         """Mark the pages of rows, which the thread shall ask for; None if it need not."""
         pages = self._wanted(ids, _ASKED)
-        if pages.size == 0 or not self._watches(pages):
+        if pages.size == 0 or not self._watches(pages, fair=True):
             return None
+        self._aside = ASIDE
         page_calls.set_marks(self._marks, pages, _QUEUED)
         return Portion(self, pages)
 
@@ -282,11 +288,18 @@ class ColumnPages:
 
     def in_memory(self, pages: PageArray) -> bool:
         """Whether some of the pages, one at least, are all in memory."""
-        some = pages[:: -(-pages.size // SAMPLE)].copy()
-        return bool(page_calls.resident(self._address, SHIFT, some) == some.size)
+        return self.missing(pages) == 0
 
-    def _watches(self, pages: PageArray) -> bool:
-        """Learn from a sample of pages; False if the column rests, or does from now on."""
+    def missing(self, pages: PageArray) -> int:
+        """Return how many of some pages, 16 at most, are not in memory."""
+        some = pages[:: -(-pages.size // SAMPLE)].copy()
+        return int(some.size - page_calls.resident(self._address, SHIFT, some))
+
+    def _watches(self, pages: PageArray, fair: bool) -> bool:
+        """Learn from a sample of pages; False if the column rests, or does from now on.
+
+        `fair` : whether the pages were not picked by their not being on their way already.
+        """
         if not self.in_memory(pages):
             self._wake()
             if not self._random:
@@ -296,20 +309,23 @@ class ColumnPages:
             return True
         if self._resting:
             return False
+        if not fair:
+            return True
         self._calm += 1
         read = page_calls.bytes_read()
         if self._calm == 1:
             self._calm_since, self._read = self.looked_up, read
         if self._calm < CALM_TO_REST:
             return True
-        # What a batch has left to ask for is no fair sample of it.
         if read - self._read > (self.looked_up - self._calm_since) * BYTES_TO_WAKE:
             self._calm = 0
             return True
         self._resting = True
         self._left = LOOK_EVERY
         self._faults, self._read = page_calls.major_faults(), read
-        if self._random:
+        if self._random and self._length <= memory.limit() // 2:
+            # Of a larger map a fault must go on to read nothing else: that would push out more
+            # than it brings in, and the next faults with it.
             self._advise(mmap.MADV_NORMAL)
             self._random = False
         return False

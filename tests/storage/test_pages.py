@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mmembed as mm
+from mmembed import memory
 from mmembed.errors import ClosedTableError
 from mmembed.storage import Table, page_calls, pages, readahead
 
@@ -167,6 +168,45 @@ def test_a_column_whose_samples_are_in_memory_does_not_rest_while_the_process_re
         cold.gather(ids)
 
     assert not cold.column_pages().resting
+
+
+@pytest.mark.parametrize(("limit", "alone"), [(1 << 20, True), (1 << 40, False)])
+def test_faults_in_a_table_larger_than_memory_read_nothing_else_also_when_it_rests(
+    cold, ids, monkeypatch, limit, alone
+):
+    monkeypatch.setattr(memory, "limit", lambda: limit)
+
+    for _ in range(pages.CALM_TO_REST + 1):
+        cold.gather(ids)
+
+    assert cold.column_pages().resting
+    assert cold.column_pages()._random == alone
+
+
+def test_what_batches_read_ahead_leave_to_ask_for_puts_no_column_to_rest(cold, ids):
+    cold.gather(ids[:50])
+    cold.prefetch(ids[100:])
+    readahead.settle()
+
+    for _ in range(pages.ASIDE - 1):
+        cold.gather(ids[:50])  # all in memory
+    rested = cold.column_pages().resting
+    for _ in range(pages.CALM_TO_REST):
+        cold.gather(ids[:50])
+
+    assert not rested
+    assert cold.column_pages().resting
+
+
+def test_a_batch_of_which_the_system_did_not_read_a_page_or_two_has_arrived(cold, monkeypatch):
+    there = np.arange(100, 100 + pages.SAMPLE)
+    monkeypatch.setattr(page_calls, "resident", lambda *_: found)
+    portion = pages.Portion(cold.column_pages(), there)
+
+    found = pages.SAMPLE - pages.LATE
+    assert pages.Prefetch([portion]).arrived()
+    found -= 1
+    assert not pages.Prefetch([portion]).arrived()
 
 
 def test_prefetched_pages_are_not_asked_for_again_until_later_ones_have_come(cold, ids):

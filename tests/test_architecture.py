@@ -22,6 +22,7 @@ FLOORS = {
     "autograd": 2,
     "kernels": 3,
     "_kernels": 3,
+    "devices": 4,
     "rows": 4,
     "storage": 5,
     "functional": 6,

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from .. import functional as F
 from ..autograd import Tensor, empty, no_grad
 from ..autograd.ops import check_probability
+from ..devices import check_device
 from ..parameter import Parameter
-from .module import Module, check_device
+from .module import Module
 
 
 def _parameter(*size: int, dtype: npt.DTypeLike | None) -> Parameter:

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from ..autograd import Tensor
 from ..autograd.random import next_seed
+from ..devices import check_device
 from ..narrow import as_dtype, is_floating
 from ..parameter import Parameter, TableParameter, parameter_over
 from ..storage import Table
-from .module import Module, check_device
+from .module import Module
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -11,16 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..autograd import Tensor, no_grad
+from ..devices import check_device
 from ..narrow import as_dtype, is_floating
 from ..parameter import Parameter, zero_grad
 
 Self = TypeVar("Self", bound="Module")
-
-
-def check_device(device: str | None) -> None:
-    """Raise ValueError unless the device is "cpu" or None."""
-    if device not in (None, "cpu", "cpu:0"):
-        raise ValueError(f"device must be 'cpu', got {device!r}")
 
 
 class IncompatibleKeys(NamedTuple):
@@ -220,6 +215,7 @@ class Module:
 
         Raises
         ------
+        CudaUnavailableError  the device is a GPU.
         ValueError  another device, or a table on disk, whose dtype is that of its file.
         TypeError   the dtype is not floating, or tables do not have it.
         """

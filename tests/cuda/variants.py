@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from mmembed.kernels.cuda import bags, copies, norms, rules, segments, sorting
+from mmembed.kernels.cuda import bags, copies, norms, rules, segments, slots, sorting
 
 INDEX = ("int32", "int64")
 # (kind of the table, kind of what comes out or of gradients, elements of a wide load)
@@ -60,6 +60,7 @@ def variants():
         for width in widths(wide):
             yield from of_rows(table, out, width, width == wide)
     yield from sorting_()
+    yield from caching()
 
 
 def copying():
@@ -70,6 +71,9 @@ def copying():
             flight = 4 if wide else 0
             kernel = copies.gather(unit, index)
             yield Variant(f"gather-{unit}-{index}", kernel, wide, wide, flight)
+            kernel = copies.gather_cached(unit, index)
+            yield Variant(f"gather_cached-{unit}-{index}", kernel, wide, wide)
+            yield Variant(f"put_rows-{unit}-{index}", copies.put_rows(unit, index), wide, wide)
 
 
 def of_rows(table, out, width, wide):
@@ -128,3 +132,10 @@ def sorting_():
             for index in INDEX:
                 kernel = sorting.narrow(index, key, place)
                 yield Variant(f"narrow-{index}-{key}-{place}", kernel)
+
+
+def caching():
+    for name in ("probe", "sweep", "count_flags", "write_flagged", "install", "pick"):
+        yield Variant(name, getattr(slots, name)())
+    for kind in INDEX:
+        yield Variant(f"fill-{kind}", slots.fill(kind))

@@ -146,7 +146,7 @@ def test_norm_starts_with_ones_and_zeros_and_can_start_again():
 def test_layers_have_the_dtype_asked_for_and_are_on_the_cpu():
     assert mm.nn.Linear(2, 2, dtype="float64").weight.dtype == np.float64
     assert mm.nn.LayerNorm(2, dtype=np.float16).bias.dtype == np.float16
-    for make in (lambda: mm.nn.Linear(2, 2, device="cuda"), lambda: mm.nn.LayerNorm(2, device="x")):
+    for make in (lambda: mm.nn.Linear(2, 2, device="mps"), lambda: mm.nn.LayerNorm(2, device="x")):
         with pytest.raises(ValueError, match="device must be 'cpu'"):
             make()
 

@@ -11,6 +11,7 @@ import pytest
 import mmembed as mm
 from mmembed import nn
 from mmembed.autograd import Tensor, no_grad, tensor
+from mmembed.errors import CudaUnavailableError
 
 torch = pytest.importorskip("torch")
 
@@ -283,11 +284,18 @@ def test_casting_keeps_parameters_gradients_and_state(pair):
     assert pair.to("cpu", dtype="float64").left.weight.dtype == np.float64
 
 
-@pytest.mark.parametrize("device", ["cuda", "mps", "cuda:1"])
-def test_another_device_is_refused(pair, device):
-    with pytest.raises(ValueError, match="device must be 'cpu'"):
+@pytest.mark.parametrize(
+    ("device", "error", "text"),
+    [
+        ("mps", ValueError, "device must be 'cpu', got 'mps'"),
+        ("cuda", CudaUnavailableError, "device='cuda'"),
+        ("cuda:1", CudaUnavailableError, "device='cuda"),
+    ],
+)
+def test_another_device_is_refused(pair, device, error, text):
+    with pytest.raises(error, match=text):
         pair.to(device)
-    with pytest.raises(ValueError, match="device must be 'cpu'"):
+    with pytest.raises(error, match=text):
         nn.Embedding(2, 2, device=device)
 
 

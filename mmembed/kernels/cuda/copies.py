@@ -107,6 +107,75 @@ def gather(unit: int, index: str) -> Kernel:
     return Kernel(body, [f"*{kind}", f"*{index}", f"*{kind}", "*int64", *sizes])
 
 
+@functools.cache
+def gather_cached(unit: int, index: str) -> Kernel:
+    """out[i] = the row of ids[i]: in the cache, or staged for this batch.
+
+    slot[row] is its place in the cache, or -2 - k of row k of the stage. Of a row that is in
+    neither (-1) nothing is written, and p_bad becomes the position of the first.
+    """
+    kind, width = UNITS[unit]
+    get, put = load(kind, width), store(kind, width)
+
+    def body(
+        p_slot,  # IN     (rows,) int32
+        p_cache,  # IN     rows of units * width elements
+        p_stage,  # IN     the same
+        p_ids,  # IN     (n,), within the table
+        p_out,  # OUT    n rows
+        p_bad,  # INOUT  (1,)
+        n,
+        units,
+        lanes,
+    ):
+        i, teams, lane = team_of(lanes)
+        dim = units * width
+        while i < n:
+            not_unrolled()
+            slot = i64(p_slot[i64(p_ids[i])])
+            c = lane
+            if slot == -1:
+                if lane == 0:
+                    atomic_min(p_bad, 0, i)
+                c = units
+            while c < units:
+                not_unrolled()
+                at = c * width
+                if slot >= 0:
+                    put(p_out, i * dim + at, get(p_cache, slot * dim + at))
+                else:
+                    put(p_out, i * dim + at, get(p_stage, (-2 - slot) * dim + at))
+                c += lanes
+            i += teams
+
+    rows = ["*int32", f"*{kind}", f"*{kind}", f"*{index}", f"*{kind}", "*int64"]
+    return Kernel(body, [*rows, "int64", "int64", "int64"])
+
+
+@functools.cache
+def put_rows(unit: int, index: str) -> Kernel:
+    """table[ids[i]] = rows[i]; ids are distinct."""
+    kind, width = UNITS[unit]
+    get, put = load(kind, width), store(kind, width)
+
+    def body(p_rows, p_ids, p_table, p_bad, n, units, stride, lanes):
+        i, teams, lane = team_of(lanes)
+        if p_bad[0] != NONE:
+            return
+        while i < n:
+            not_unrolled()
+            row = i64(p_ids[i]) * stride
+            c = lane
+            while c < units:
+                not_unrolled()
+                put(p_table, row + c * width, get(p_rows, (i * units + c) * width))
+                c += lanes
+            i += teams
+
+    rows = [f"*{kind}", f"*{index}", f"*{kind}", "*int64"]
+    return Kernel(body, [*rows, *["int64"] * 4])
+
+
 def row_parameters(*arrays: Any) -> tuple[int, int, int, list[int]]:
     """Return (bytes of a unit, units of a row, lanes, rows' strides in elements of a unit).
 

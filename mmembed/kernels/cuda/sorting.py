@@ -49,7 +49,8 @@ def narrow(index: str, key: str, place: str) -> Kernel:
 
 
 @device
-def _below(lane):
+def below(lane):
+    """Return the mask of the lanes below a lane."""
     return (i64(1) << lane) - 1
 
 
@@ -131,7 +132,7 @@ def place_digits(key: str, place: str) -> Kernel:
                     digit = (i64(p_key[i]) >> shift) & (digits - 1)
                 same = lanes_with(ALL, digit)
                 if digit >= 0:
-                    at = counts[own + digit] + count_bits(same & _below(lane))
+                    at = counts[own + digit] + count_bits(same & below(lane))
                     p_key_out[at] = p_key[i]
                     p_place_out[at] = p_place[i]
                 sync_warp(ALL)
@@ -151,9 +152,9 @@ def _sum_before(value, lane):
     distance = i64(1)
     while distance < 32:
         not_unrolled()
-        below = from_below(ALL, value, distance)
+        lower = from_below(ALL, value, distance)
         if lane >= distance:
-            value += below
+            value += lower
         distance *= 2
     return value
 
@@ -261,7 +262,7 @@ def write_heads(key: str, place: str) -> Kernel:
                 head = _is_head(p_key, i, last)
                 heads = lanes_where(ALL, head)
                 if head:
-                    at = before + count_bits(heads & _below(lane))
+                    at = before + count_bits(heads & below(lane))
                     p_unique[at] = i64(p_key[i])
                     p_starts[at] = i
                 before += count_bits(heads)

@@ -223,9 +223,9 @@ class DirectoryStore(Store):
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
         self.check_writable()
-        self._cadence.wrote()
         self._files.journal.save(rows, self._files.old_rows())
         self._pending = True
+        self._cadence.wrote()
         yield _Door(self._files.columns, self._unsynced, rows)
 
     def will_write(self, rows: RowArray) -> None:

@@ -52,6 +52,10 @@ class CommitGoneError(MmembedError, RuntimeError):
     """The commit that a reader wants to see has been followed by another one."""
 
 
+class DeltaError(MmembedError, ValueError):
+    """A delta that a table cannot make, or that does not follow on from a table's commit."""
+
+
 class IdTypeError(MmembedError, TypeError, RuntimeError):
     """Ids that are no integers. RuntimeError is what torch raises."""
 

@@ -27,6 +27,8 @@ from ..errors import (
 )
 from . import superfile
 from .cadence import Cadence
+from .changes import Changes, undone_rows
+from .changes_format import History, Name
 from .column import Column
 from .column_files import (
     Mapped,
@@ -188,6 +190,10 @@ class DirectoryStore(Store):
                 names = {column.name for column in last.last.columns}
                 door = functools.partial(_Door, self._files.columns, self._unsynced)
                 roll_back(log.file, undo, last.last, door)
+                changes = self._files.changes
+                if changes is not None:  # whose marks a loss of power may have torn
+                    changes.mark(undone_rows(log.file, undo, last.last), last.last.commits + 1)
+                    changes.flush()
                 if last.last.durability == "power":
                     self._unsynced |= names
                     self._flush()
@@ -288,6 +294,8 @@ class DirectoryStore(Store):
                 columns: dict[str, Mapped] = {}
                 for column, file in files:
                     columns |= by_name(map_column(file, column, grown.rows, writable=True), column)
+                if self._files.changes is not None:
+                    self._files.changes.grow(superblock.rows)
                 # Which number of rows the disk has is open until the end.
                 with self._health.fatal():
                     self._flush()  # what the maps that are given up know of failures is heard here
@@ -337,6 +345,8 @@ class DirectoryStore(Store):
                 self._flush()
                 if not log.records:  # else its header reached the disk with a record
                     log.sync()
+            if self._files.changes is not None:
+                self._files.changes.record(log.saved(), superblock.commits, sync=power)
             pins.enter_context(self._files.lock.without_pins())
             last.record(superblock, sync=power)
             self.superblock = superblock
@@ -359,6 +369,23 @@ class DirectoryStore(Store):
             self.superblock = last.last
             self._begin(log.attempt + 1)
             self._pending = False
+            self.adopt(None)
+
+    def track_changes(self) -> None:
+        """See `Table.track_changes`."""
+        self.check_writable()
+        with self._files.journal.lock:
+            if self._files.changes is None:
+                self._files.changes = Changes.create(self._files.directory, self._files.super.last)
+
+    def history(self) -> History | None:
+        """Return the names of commits, or None if changes are not tracked."""
+        return None if self._files.changes is None else self._files.changes.history
+
+    def adopt(self, name: Name | None) -> None:
+        """Call the next commit what it is called in the table that a delta comes from."""
+        if self._files.changes is not None:
+            self._files.changes.adopt(name)
 
     def close(self) -> None:
         """See `Store.close`; undoes what no commit recorded, and marks the table clean."""

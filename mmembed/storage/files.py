@@ -322,6 +322,10 @@ class Directory(_Descriptor):
             error.filename = f"{self.path}/{name}"
             raise
 
+    def names(self) -> list[str]:
+        """Return the names in the directory, ascending."""
+        return sorted(os.listdir(self.fd))
+
     def rename_file(self, name: str, new: str) -> None:
         """Give the file `name` another name, at once; a file that has it is replaced."""
         os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -381,6 +385,44 @@ def draft(path: str, *, allow_network_fs: bool = False) -> Iterator[Directory]:
                     shutil.rmtree(path, ignore_errors=True)
             directory.close()
         raise
+
+
+@contextlib.contextmanager
+def draft_file(path: str) -> Iterator[File]:
+    """Make a file that appears at `path` whole, and durably, or not at all.
+
+    Raises
+    ------
+    FileExistsError    there is something at `path` already; it is untouched.
+    FileNotFoundError  its folder does not exist.
+    """
+    folder, own = os.path.split(path)
+    with Directory(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), folder, True) as parent:
+        if own in parent.names():
+            raise FileExistsError(errno.EEXIST, "there is something already", path)
+        name = f"{own[:60]}.tmp-{os.urandom(8).hex()}"
+        try:
+            with parent.create_file(name) as file:
+                yield file
+                file.sync()
+            # Unlike a renaming, a second name never takes the place of a file.
+            os.link(name, own, src_dir_fd=parent.fd, dst_dir_fd=parent.fd)
+        finally:
+            parent.remove_file(name)
+        parent.sync()
+
+
+def read_file(path: str) -> File:
+    """Open a file that is no part of a table."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        error.filename = path
+        raise
+    file = File(fd, path)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise CorruptTableError(f"{path} is not a regular file")
+    return file
 
 
 def _rename_to_free_name(old: str, new: str) -> None:

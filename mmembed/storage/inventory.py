@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import re
 
-from . import journal, superfile
+from . import changes, journal, superfile
 from .files import Directory
 from .format import Superblock
 
 LOCK = "LOCK"
 SEAL = "seal"
+CHANGES = changes.NAME
 
 
 def data_files(superblock: Superblock) -> tuple[str, ...]:
@@ -23,7 +24,7 @@ def data_files(superblock: Superblock) -> tuple[str, ...]:
 
 def own_files(superblock: Superblock) -> tuple[str, ...]:
     """Return the names of all files that a table may have."""
-    return (superfile.NAME, journal.NAME, LOCK, SEAL, *data_files(superblock))
+    return (superfile.NAME, journal.NAME, LOCK, SEAL, CHANGES, *data_files(superblock))
 
 
 def left_over(directory: Directory, superblock: Superblock) -> list[str]:

@@ -114,6 +114,10 @@ class Journal:
         with self.lock:
             self._seen.grow(rows)
 
+    def saved(self) -> Iterator[RowArray]:
+        """Yield the rows that were saved since `begin`: all that have changed are among them."""
+        return self._seen.all_seen()
+
     def sync(self) -> None:
         """Return when the journal is on the disk."""
         with self.lock, self._health.fatal():

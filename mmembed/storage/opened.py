@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from ..errors import CorruptTableError, UncleanShutdownError
 from . import journal, superfile
+from .changes import Changes
 from .column_files import Mapped, by_name, map_column, open_column
 from .files import Directory, File, Identity, boot_id
 from .format import Superblock
@@ -36,6 +37,7 @@ class Opened:
     Attributes
     ----------
     columns : the maps by column, those that no commit knows included.
+    changes : which rows changed when, of a table that is open for writing and tracks it; or None.
 
     Raises
     ------
@@ -49,6 +51,7 @@ class Opened:
         """Lock, check and map the table."""
         self.directory = directory
         self.columns: dict[str, Mapped] = {}
+        self.changes: Changes | None = None
         self._writable = writable
         self._health = health
         self._pid = os.getpid()
@@ -63,6 +66,8 @@ class Opened:
             self._super = SuperFile(file, health)
             self._names[superfile.NAME] = file.identity()
             self._check_and_map()
+            if writable:
+                self.changes = Changes.open(directory, self.super.last, writable=True)
             if not (writable or keep):  # maps need no descriptors
                 self.super.file.close()
                 directory.close()
@@ -143,6 +148,8 @@ class Opened:
                 self._journal.abandon()
         if self._super is not None:
             self._super.file.close()
+        if self.changes is not None:
+            self.changes.close()
         self.directory.close()
         if self._lock is not None:
             self._lock.release()

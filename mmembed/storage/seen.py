@@ -22,6 +22,8 @@ class SeenRows:
     array([4])
     >>> [rows.size for rows in seen.all_unseen(16)]
     [15, 3]
+    >>> [rows.tolist() for rows in seen.all_seen()]
+    [[3, 17]]
     """
 
     def __init__(self, rows: int) -> None:
@@ -42,6 +44,15 @@ class SeenRows:
             absent = np.flatnonzero(np.unpackbits(bits, count=count, bitorder="little") == 0)
             if absent.size:
                 yield absent + first
+
+    def all_seen(self, block: int = 1 << 20) -> Iterator[RowArray]:
+        """Yield the rows that are in the set, in order, from some `block` bytes at a time."""
+        for first in range(0, self._bits.size, block):
+            filled = np.flatnonzero(self._bits[first : first + block])
+            if filled.size:
+                bits = np.unpackbits(self._bits[first + filled], bitorder="little")
+                place = np.flatnonzero(bits)
+                yield ((first + filled[place >> 3]) << 3) + (place & 7)
 
     def add(self, rows: RowArray) -> None:
         """Put rows into the set."""

@@ -20,7 +20,7 @@ from . import journal, superfile
 from .directory import DirectoryStore
 from .files import Directory, File, draft
 from .format import SUPER_BYTES, Superblock, decode_super
-from .inventory import LOCK, SEAL, data_files, folders
+from .inventory import CHANGES, LOCK, SEAL, data_files, folders
 from .journal_format import RECORDS_AT, Header, Layout
 from .recovery import examine_header, read_records
 
@@ -42,8 +42,41 @@ class Copied(NamedTuple):
     shared: int
 
 
-class _MovedError(Exception):
-    """A writer went on to another commit while the table was copied."""
+class MovedError(Exception):
+    """A writer went on to another commit meanwhile."""
+
+
+class Standing(NamedTuple):
+    """Where a table is: `super`, and the journal's header but for what it confirms."""
+
+    data: bytes
+    superblock: Superblock
+    header: Header
+
+
+def standing(directory: Directory) -> Standing:
+    """Return where a table is; what was copied while this stays the same is of one commit.
+
+    Raises MovedError if a writer went on during this very look.
+    """
+    data = _super(directory)
+    try:
+        superblock = decode_super(data)
+    except CorruptTableError as error:
+        raise CorruptTableError(f"{directory.path}/super: {error}") from None
+    with directory.open_file(journal.NAME) as file:
+        try:
+            header = examine_header(file, superblock)
+        except CorruptTableError:
+            if _super(directory) != data:
+                raise MovedError from None
+            raise
+    return Standing(data, superblock, header._replace(confirmed=0))
+
+
+def _super(directory: Directory) -> bytes:
+    with directory.open_file(superfile.NAME) as file:
+        return file.read(SUPER_BYTES + 1, 0)
 
 
 def snapshot(
@@ -59,7 +92,7 @@ def snapshot(
     deadline = time.monotonic() + timeout
     while True:
         with (
-            contextlib.suppress(_MovedError),
+            contextlib.suppress(MovedError),
             Directory.open(source, **allowed) as directory,
         ):
             with draft(target, allow_network_fs=directory.allow_network_fs) as made:
@@ -84,12 +117,14 @@ class _Copying:
 
     def run(self) -> Copied:
         """Copy, check, bring back to the last commit."""
-        data, superblock, header = self._state()
+        before = standing(self.source)
+        data, superblock, header = before
         for name in data_files(superblock):
             self._try_copy(name)
+        self._try_copy(CHANGES, optional=True)
         self._copy_journal(superblock, header)
-        if self._state() != (data, superblock, header):
-            raise _MovedError
+        if standing(self.source) != before:
+            raise MovedError
         with self.made.create_file(superfile.NAME) as file:
             file.write(data, 0)
             file.sync()
@@ -106,27 +141,6 @@ class _Copying:
             *(superblock.commits, superblock.step, superblock.rows, put_back),
             *(self.bytes, self.shared),
         )
-
-    def _state(self) -> tuple[bytes, Superblock, Header]:
-        """Return `super`, and the journal's header but for what it confirms."""
-        with self.source.open_file(superfile.NAME) as file:
-            data = file.read(SUPER_BYTES + 1, 0)
-        try:
-            superblock = decode_super(data)
-        except CorruptTableError as error:
-            raise CorruptTableError(f"{self.source.path}/super: {error}") from None
-        with self.source.open_file(journal.NAME) as file:
-            try:
-                header = examine_header(file, superblock)
-            except CorruptTableError:
-                if self._super_changed(data):
-                    raise _MovedError from None
-                raise
-        return data, superblock, header._replace(confirmed=0)
-
-    def _super_changed(self, data: bytes) -> bool:
-        with self.source.open_file(superfile.NAME) as file:
-            return file.read(SUPER_BYTES + 1, 0) != data
 
     def _try_copy(self, name: str, *, optional: bool = False) -> None:
         try:

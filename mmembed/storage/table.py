@@ -23,6 +23,7 @@ from ..ids import bad_id_message
 from ..narrow import as_dtype, wide
 from . import seals
 from .access import check_array, check_rows, settle
+from .backups import Copyable
 from .column import (
     MAX_BYTES,
     Column,
@@ -36,13 +37,11 @@ from .directory import DirectoryStore
 from .format import Superblock, as_json
 from .initial import Initial
 from .quantized import quantized_store
-from .reading import Readable
 from .records import arranged
-from .snapshots import TIMEOUT, Copied, snapshot
 from .store import Fill, FloatArray, MemoryStore, RowArray, Store, check_not_quantized
 
 
-class Table(Readable):
+class Table(Copyable):
     """Rows by id, in one or more columns, in a directory or in memory.
 
     Every table has the column `weight`, (rows, dim). Others, added by `add_column`, have as many
@@ -521,43 +520,6 @@ class Table(Readable):
             )
 
     # Copies
-
-    def snapshot(
-        self, path: str | os.PathLike[str], *, checked: bool = True, timeout: float = TIMEOUT
-    ) -> Copied:
-        """Copy the table on disk, as of its last commit, with its uuid and what lies beside it.
-
-        What was written since that commit is not in the copy. The copy appears whole, closed and
-        on the disk, or not at all. Any process may do this, and the writer may go on meanwhile;
-        where it commits before the copying ends, that begins again. Blocks are shared where the
-        file system can (reflink) and has room for both tables to change; holes stay holes.
-
-        Parameters
-        ----------
-        path : the directory to make.
-        checked : read the copy back from the disk and compare; of shared blocks there is no copy.
-        timeout : seconds after which a writer's commits may make it fail.
-
-        Returns
-        -------
-        Its `commits`, `step` and `rows`; how many rows were `put_back` in it; its `bytes`, and how
-        many are `shared`.
-
-        Raises
-        ------
-        TableExistsError  there is something at `path`.
-        TableLockedError  a writer committed again and again.
-        ValueError        the table is in memory.
-        Errors of `open`, if the table's files are damaged; OSError if the disk is full.
-        """
-        where = self._open_store().path
-        if where is None:
-            raise ValueError("a table in memory has no files to copy; `copy.deepcopy` copies it")
-        return snapshot(where, path, checked=checked, timeout=timeout, **self._allowed())
-
-    def _allowed(self) -> dict[str, bool]:
-        store = self._store
-        return {"allow_foreign": store.allow_foreign, "allow_network_fs": store.allow_network_fs}
 
     def seal(self) -> None:
         """Close a table on disk for good: it is only read from then on, and its bytes are known.

@@ -16,11 +16,12 @@ import numpy.typing as npt
 from ..errors import CorruptTableError, MmembedError
 from ..kernels.packed import SCALE_BYTES
 from . import journal, superfile
+from .changes import Changes
 from .column_files import open_column
 from .directory import DirectoryStore
 from .files import Directory
 from .format import HEADER_BYTES, SUPER_BYTES, Superblock, decode_super, read_copies
-from .inventory import LOCK, SEAL, drafts, left_over
+from .inventory import CHANGES, LOCK, SEAL, drafts, left_over
 from .journal_format import RECORDS_AT
 from .locks import is_held, signature
 from .records import Filed, Records
@@ -59,7 +60,7 @@ def verify(path: str | os.PathLike[str], *, deep: bool = False, **allowed: bool)
     """
     where = os.path.abspath(os.fsdecode(path))
     with Directory.open(where, **allowed) as directory:
-        names = os.listdir(directory.fd)
+        names = directory.names()
         if not {superfile.NAME, "weight.npy", "records.npy"} & set(names):
             raise CorruptTableError(f"{where} is not a table: it has neither `super` nor rows")
         for _ in range(TRIES):
@@ -98,6 +99,7 @@ class _Search:
             for filed in superblock.files:
                 self.look(f"{filed.name}.npy", self._column, superblock, filed)
             self.look(journal.NAME, self._journal, superblock)
+            self.look(CHANGES, self._changes, superblock)
         self.look(LOCK, self._lock)
         if superblock is not None:
             self._rest(superblock)
@@ -153,6 +155,16 @@ class _Search:
             f"of commit {undo.header.commit}, {records}, {undo.rows} rows to put back",
         )
 
+    def _changes(self, superblock: Superblock) -> None:
+        if CHANGES not in self.directory.names():
+            return
+        marks = Changes.open(self.directory, superblock, writable=False)
+        if marks is None:
+            self.say(CHANGES, NOTE, "is not up to the last commit: deltas need tracking anew")
+            return
+        self.say(CHANGES, OK, f"which rows changed since commit {marks.history.since()}")
+        marks.close()
+
     def _lock(self) -> None:
         with self.directory.open_file(LOCK) as file:
             self.say(LOCK, NOTE if is_held(file) else OK, holder(self.directory))
@@ -165,7 +177,7 @@ class _Search:
             self.say(name, NOTE, "beside the table, left by a making of it that was killed")
         if any(finding.state == BAD for finding in self.found):
             return
-        sealed = SEAL in os.listdir(self.directory.fd)
+        sealed = SEAL in self.directory.names()
         if sealed:
             self.look(SEAL, self._seal, superblock)
         elif self.deep:

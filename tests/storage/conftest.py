@@ -1,5 +1,9 @@
 """Tables for the storage tests."""
 
+import os
+import pathlib
+import tempfile
+
 import pytest
 
 from mmembed import kernels
@@ -16,6 +20,14 @@ except ImportError:
 def path(tmp_path):
     """Where a test may create its table."""
     return tmp_path / "items.mmembed"
+
+
+@pytest.fixture
+def quick_path():
+    """Where a test may create its table: in memory if there is such a place, for speed."""
+    root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="mmembed-storage-", dir=root) as folder:
+        yield pathlib.Path(folder) / "items.mmembed"
 
 
 @pytest.fixture(params=["disk", "memory"])

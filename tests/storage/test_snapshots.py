@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import shutil
 import subprocess
-import tempfile
 import time
 
 import pytest
@@ -26,13 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
 @pytest.fixture
-def path(tmp_path_factory):
-    """Where a table goes: in memory if there is such a file system, for its syncs take no time."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path_factory.mktemp("snapshots") / "items.mmembed"
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield pathlib.Path(folder) / "items.mmembed"
+def path(quick_path):
+    """Where a table goes."""
+    return quick_path
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 Must not know gradients, optimizers or the tape.
 """
 
+from .deltas import read_delta
+from .differences import diff
 from .directory import looks_like_table
 from .initial import Initial
 from .quantized import quantization_error
@@ -14,8 +16,10 @@ __all__ = [
     "Finding",
     "Initial",
     "Table",
+    "diff",
     "looks_like_table",
     "quantization_error",
+    "read_delta",
     "seal",
     "unseal",
     "verify",

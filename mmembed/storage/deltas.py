@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -26,7 +25,7 @@ from .format import Superblock
 from .journal import RECORD_BYTES
 from .journal_format import START, Layout, check_record, rows_of, seal
 from .recovery import read_records
-from .snapshots import MovedError, standing
+from .snapshots import MovedError, standing, undisturbed
 from .store import FloatArray, RowArray
 
 _UNTRACKED = "`Table.track_changes`, or `mmembed delta track`, begins to; then take a snapshot"
@@ -45,19 +44,12 @@ def export_delta(
     if (since is None) == (base is None):
         raise TypeError("a delta is made since a commit or for a base: give one of the two")
     target = os.path.abspath(os.fsdecode(path))
-    deadline = time.monotonic() + timeout
     name = None if base is None else _name_of(os.path.abspath(os.fsdecode(base)), allowed)
-    while True:
-        with (
-            contextlib.suppress(MovedError),
-            Directory.open(source, **allowed) as directory,
-        ):
-            return _Export(directory).run(target, since, name)
-        if time.monotonic() > deadline:
-            raise TableLockedError(
-                f"{source} was committed again and again while a delta was made of it, for "
-                f"{timeout:g} seconds; make it in the process that writes, or commit less often"
-            )
+
+    def attempt(directory: Directory) -> Delta:
+        return _Export(directory).run(target, since, name)
+
+    return undisturbed(source, attempt, timeout, allowed)
 
 
 def _name_of(path: str, allowed: dict[str, bool]) -> Name:

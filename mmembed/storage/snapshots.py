@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import time
 import zlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from ..errors import CorruptTableError, TableLockedError
 from . import journal, superfile
@@ -22,7 +24,10 @@ from .files import Directory, File, draft
 from .format import SUPER_BYTES, Superblock, decode_super
 from .inventory import CHANGES, LOCK, SEAL, data_files, folders
 from .journal_format import RECORDS_AT, Header, Layout
+from .locks import holding_back
 from .recovery import examine_header, read_records
+
+_T = TypeVar("_T")
 
 BLOCK_BYTES = 4 << 20
 TIMEOUT = 60.0  # seconds during which commits may disturb the copying
@@ -89,21 +94,40 @@ def snapshot(
 ) -> Copied:
     """Make a table at `path` that is `source` as of its last commit; see `Table.snapshot`."""
     target = os.path.abspath(os.fsdecode(path))
+
+    def copy(directory: Directory) -> Copied:
+        with draft(target, allow_network_fs=directory.allow_network_fs) as made:
+            copied = _Copying(directory, made, checked).run()
+        made.close()
+        return copied
+
+    return undisturbed(source, copy, timeout, allowed)
+
+
+def undisturbed(
+    source: str, attempt: Callable[[Directory], _T], timeout: float, allowed: dict[str, bool]
+) -> _T:
+    """Call `attempt` with the table's directory until it raises no MovedError; returns its result.
+
+    From the second time on the writer is asked to wait with its commits, as long as it does.
+    """
     deadline = time.monotonic() + timeout
-    while True:
-        with (
-            contextlib.suppress(MovedError),
-            Directory.open(source, **allowed) as directory,
-        ):
-            with draft(target, allow_network_fs=directory.allow_network_fs) as made:
-                copied = _Copying(directory, made, checked).run()
-            made.close()
-            return copied
-        if time.monotonic() > deadline:
-            raise TableLockedError(
-                f"{source} was committed again and again while it was copied, for {timeout:g} "
-                "seconds; take the snapshot in the process that writes, or commit less often"
-            )
+    with contextlib.ExitStack() as stack:
+        for number in itertools.count():
+            with (
+                contextlib.suppress(MovedError),
+                Directory.open(source, **allowed) as directory,
+            ):
+                if number:
+                    stack.enter_context(holding_back(directory.open_file(LOCK)))
+                return attempt(directory)
+            stack.close()
+            if time.monotonic() > deadline:
+                break
+    raise TableLockedError(
+        f"{source} was committed again and again while it was copied, for {timeout:g} seconds; "
+        "copy it in the process that writes, or commit less often"
+    )
 
 
 class _Copying:

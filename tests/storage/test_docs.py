@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mmembed.storage import format, journal_format, seals
+from mmembed.storage import changes_format, delta_format, format, journal_format, seals
 from mmembed.storage.column import MAX_NAME, Column, column_seed
 from mmembed.storage.initial import Initial
 from mmembed.storage.records import MAX_DESCR, Records
@@ -28,6 +28,11 @@ def test_the_page_has_the_structs_of_the_journal():
     assert f'struct.Struct("{journal_format.RECORD.format}")' in PAGE
     assert f'struct.Struct("{seals.HEAD.format}")' in PAGE
     assert f"({seals.BLOCK_BYTES})" in PAGE
+    for module in (changes_format, delta_format):
+        assert f'struct.Struct("{module.HEAD.format}")' in PAGE
+    assert f'struct.Struct("{changes_format.RUN.format}")' in PAGE
+    assert f"slots of {changes_format.SLOT_BYTES} bytes" in PAGE
+    assert f"{delta_format.RECORDS_AT} | records" in PAGE
     assert f"slots of {journal_format.HEADER_SLOT_BYTES} bytes" in PAGE
 
 

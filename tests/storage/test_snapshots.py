@@ -193,7 +193,7 @@ def test_a_mistake_in_the_order_is_noticed(path, copy, monkeypatch):
 def test_a_mistake_in_the_second_look_is_noticed(path, copy, monkeypatch):
     put_in(
         monkeypatch, snapshots._Copying, "run",
-        "if self._state() != (data, superblock, header)", "if False",
+        "if standing(self.source) != before", "if False",
     )  # fmt: skip
 
     with pytest.raises((AssertionError, CorruptTableError)):

@@ -20,6 +20,7 @@ from mmembed import kernels
 DIM, BATCH = 64, 8192
 OPTIMIZERS = {"SGD": 0, "Adagrad": 1, "SparseAdam": 2}  # columns of state
 READERS = ("mmembed", "faults", "memmap", "memmap random", "LMDB", "RocksDB")
+TRAINERS = ("mmembed", "mmembed, process", "mmembed, records", "torch")
 Step = Callable[[np.ndarray], Any]
 
 
@@ -44,14 +45,24 @@ def first_rows(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids % 1009, ids % 997], -1).astype(np.float32)
 
 
-def make_table(path: Path, rows: int) -> None:
-    """Write the table whose rows `first_rows` describes."""
+def kind(name: str) -> dict[str, str]:
+    """Return of which kind the table of a contestant is."""
+    if name.endswith("records"):
+        return {"durability": "power", "layout": "records"}
+    return {"durability": "process" if name.endswith("process") else "power", "layout": "columns"}
+
+
+def make_table(
+    path: Path, rows: int, kind: dict[str, str] | None = None, state: Any = None
+) -> None:
+    """Write the table whose rows `first_rows` describes, with an optimizer's state."""
 
     def fill(first: int, values: np.ndarray) -> None:
         ids = np.arange(first, first + len(values))
         values[:, [0, -1]] = first_rows(ids)
 
-    mm.Table.create(path, rows, DIM, init="constant(0.5)", fill=fill).close()
+    given: dict[str, Any] = {"init": "constant(0.5)", "fill": fill, "columns": state}
+    mm.Table.create(path, rows, DIM, **given, **(kind or {})).close()
 
 
 def forget(path: Path) -> None:
@@ -160,7 +171,7 @@ def trainer(name: str, optimizer: str, path: Path, rows: int) -> tuple[Step, Cal
     upstream = np.full((BATCH, DIM), 1e-3, np.float32)
     if name == "torch":
         return _torch_trainer(optimizer, path, rows, upstream), lambda: None
-    emb = mm.Embedding(rows, DIM, sparse=True, path=path)
+    emb = mm.Embedding.from_table(mm.Table.open(path, "r+"), sparse=True)
     rule = getattr(mm.optim, optimizer)(emb.parameters(), lr=0.01)
     given = mm.tensor(upstream)
 

@@ -1,6 +1,7 @@
 """Tables larger than memory: lookups and whole training steps, under a bound on memory.
 
-    python benchmarks/out_of_core.py            # half an hour on two cores, 9 GB of disk, root
+    python benchmarks/out_of_core.py            # an hour on two cores, 15 GB of disk, root
+    python benchmarks/out_of_core.py --quick    # two minutes
 
 A table of 2 GiB (float32, dim 64; with an optimizer's state 4 or 6 GiB), batches of 8192 ids,
 uniform or Zipf(1.05), hot rows together ("contiguous") or scattered ("hashed"). Every contestant
@@ -16,6 +17,8 @@ bit by bit; `warm` is what planning costs where all is in memory.
 Peers: NumPy's fancy indexing on a memory map (as it is, and with MADV_RANDOM); two threads that
 copy rows from the map and fault (`faults`: our kernel without planning); LMDB and RocksDB with a
 row per key; torch over the same files, sparse gradients, with its optimizer's state in a map too.
+mmembed trains with its undo journal, forced to the disk before rows change ("process": not forced),
+with rows and state in files of their own, or side by side ("records"). No commit falls into a run.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ import bounded
 import cold_tables
 import machine
 import numpy as np
-from cold_tables import BATCH, DIM, OPTIMIZERS, READERS
+from cold_tables import BATCH, DIM, OPTIMIZERS, READERS, TRAINERS
 
 import mmembed as mm
 from mmembed.storage import page_calls
@@ -194,28 +197,31 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             for name in ("mmembed", "faults", "mmembed", "faults"):
                 yield {"question": "lookup", "skew": "uniform", "part": 0, "name": name}
             continue
-        names = arguments.readers if question == "lookup" else ["mmembed", "torch"]
+        names = arguments.readers if question == "lookup" else arguments.trainers
         for skew, part, name in itertools.product(arguments.skews, arguments.parts, names):
             yield {"question": question, "skew": skew, "part": part, "name": name}
 
 
-def prepare(path: Path, rows: int, job: Job, made: set[str]) -> None:
-    """Make what a contestant reads, outside any bound, if it is not there."""
+def prepare(path: Path, rows: int, job: Job) -> None:
+    """Make what a contestant reads, outside any bound, if it is not there.
+
+    `path` : the table; its name says of which kind it is, so that each is made once.
+    """
     optimizer = job["question"] if job["question"] in OPTIMIZERS else None
-    states = bool(list(path.glob("weight.*.npy")))
-    if not path.exists() or (states and optimizer not in made):
-        shutil.rmtree(path, ignore_errors=True)
-        made.clear()
-        cold_tables.make_table(path, rows)
-    if optimizer and optimizer not in made:
-        emb = mm.Embedding(rows, DIM, sparse=True, path=path)
-        rule = getattr(mm.optim, optimizer)(emb.parameters(), lr=0.01)
-        emb(np.array([0])).sum().backward()
-        rule.step()
-        emb.table.close()
-        made.add(optimizer)
+    if not path.exists():
+        for other in path.parent.glob("table*"):  # room on the disk is for one
+            shutil.rmtree(other)
+        state = getattr(mm.optim, optimizer).columns_for() if optimizer else {}
+        cold_tables.make_table(path, rows, cold_tables.kind(job["name"]), state)
     if job["name"] in ("LMDB", "RocksDB") and not (path.parent / job["name"]).exists():
         cold_tables.make_store(job["name"], path, rows)
+
+
+def place(folder: Path, job: Job) -> Path:
+    """Return where the table of a contestant is."""
+    if job["question"] not in OPTIMIZERS:
+        return folder / "table"
+    return folder / f"table {job['question']} {'-'.join(cold_tables.kind(job['name']).values())}"
 
 
 def mixed_limit(folder: Path, writes: float, seconds: float, depth: int = 64) -> float:
@@ -249,17 +255,22 @@ def mixed_limit(folder: Path, writes: float, seconds: float, depth: int = 64) ->
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run everything that is asked, and return the results."""
+    """Run what is asked, until the time is up, and return the results."""
     rows = arguments.megabytes * (1 << 20) // (4 * DIM)
-    path = folder / "table"
     results: list[dict[str, Any]] = []
-    made: set[str] = set()
-    for job in jobs(arguments):
-        prepare(path, rows, job, made)
+    end = time.monotonic() + 60 * arguments.minutes
+    # One kind of table after the other, as each is made once.
+    for job in sorted(jobs(arguments), key=lambda job: str(place(folder, job))):
+        if time.monotonic() > end:
+            print(f"skipped, the time is up: {', '.join(str(job[name]) for name in KEYS)}")
+            continue
+        path = place(folder, job)
+        prepare(path, rows, job)
         columns = 1 + OPTIMIZERS.get(job["question"], 0) + (job["question"] == "identical")
         whole = columns * rows * 4 * DIM
         limit = max(LEAST, whole // job["part"]) if job["part"] else 1 << 45
-        speed = random_reads(path / "weight.npy", seconds=arguments.seconds / 4)
+        largest = max(path.glob("*.npy"), key=lambda file: file.stat().st_size)
+        speed = random_reads(largest, seconds=arguments.seconds / 4)
         asked = {"path": str(path), "rows": rows, "seconds": arguments.seconds}
         did = run({**job, **asked, "batches": arguments.batches}, limit)
         result = {**job, "limit bytes": limit, "disk reads per second": speed.reads, **did}
@@ -331,6 +342,12 @@ def main() -> None:
     questions = ["lookup", "ahead", "warm", "identical", *OPTIMIZERS]
     parser.add_argument("--questions", nargs="+", default=questions, choices=questions)
     parser.add_argument("--readers", nargs="+", default=READERS)
+    parser.add_argument("--trainers", nargs="+", default=TRAINERS)
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="start no run after [%(default)s]"
+    )
+    quick = "256 MiB of rows, 2 seconds a run, hashed ids, a tenth of the memory, one optimizer"
+    parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--folder", default=None, help="a folder on the disk to be measured")
     parser.add_argument("--out", default="out_of_core", help="name of the result file")
     parser.add_argument("--add", action="store_true", help="to what the result file has")
@@ -338,15 +355,19 @@ def main() -> None:
     if arguments.job:
         print(json.dumps(compete(arguments.job)))
         return
+    if arguments.quick:
+        arguments.megabytes, arguments.seconds, arguments.batches = 256, 2.0, 400
+        arguments.parts, arguments.skews = [10], ["hashed"]
+        arguments.questions = ["lookup", "ahead", "Adagrad"]
     if reason := bounded.unavailable():
         print(f"skipped: {reason}")
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         results = measure(arguments, Path(folder))
-    path = machine.RESULTS / f"{arguments.out}.json"
+    path = machine.folder(arguments.quick) / f"{arguments.out}.json"
     if arguments.add:
         results["runs"] = bounded.kept(path, results["runs"], KEYS)
-    path = machine.save(arguments.out, results)
+    path = machine.save(arguments.out, results, arguments.quick)
     draw(results, path.with_suffix(".png"))
     print(f"wrote {path}")
 

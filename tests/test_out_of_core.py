@@ -44,17 +44,32 @@ def test_contestants_run_under_a_bound_and_give_the_rows(bound, tmp_path, monkey
         megabytes=16,
         seconds=0.2,
         batches=20,
+        minutes=5.0,
+        trainers=["mmembed", "mmembed, records"],
     )
 
     results = out_of_core.measure(arguments, tmp_path)
 
-    # So little memory is not enough for torch to run in.
-    ours = [one for one in results["runs"] if one["name"] != "torch"]
-    assert [one.get("failed") for one in ours] == [None] * len(ours)
+    assert [one.get("failed") for one in results["runs"]] == [None] * 9
     digests = [one["digests"] for one in results["runs"] if one["question"] == "identical"]
     assert digests[0] == digests[1]
     out_of_core.draw(results, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").exists()
+
+
+def test_what_the_time_does_not_suffice_for_is_named(tmp_path, capsys):
+    arguments = argparse.Namespace(
+        questions=["SGD"],
+        trainers=["torch"],
+        skews=["uniform"],
+        parts=[1],
+        megabytes=1,
+        minutes=-1.0,
+        seconds=0.1,
+    )
+
+    assert out_of_core.measure(arguments, tmp_path)["runs"] == []
+    assert capsys.readouterr().out == "skipped, the time is up: SGD, uniform, 1, torch\n"
 
 
 def test_a_result_that_failed_is_told_as_such():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import types
 
 import pytest
 
@@ -101,3 +102,35 @@ def test_the_gate_sees_a_wide_load_that_is_used_at_once():
 
     assert loads_in_flight([*together, "FADD R0, R4, R8", "EXIT"]) == [2, 0]
     assert loads_in_flight([*apart, "EXIT"]) == [1, 0]
+
+
+def test_a_launch_hands_over_addresses_and_numbers_as_they_are(monkeypatch):
+    """Everything up to the driver, which is not here: what a launch gives it, in which types."""
+    from numba.cuda import codegen, dispatcher
+
+    from mmembed.kernels.cuda import rules, segments
+
+    given = []
+
+    def launch(self, arguments, grid, block, stream, shared):
+        kinds = zip(self.argument_types, arguments, strict=True)
+        for kind, value in kinds:
+            self._prepare_args(kind, value, stream, [], given)
+        given.extend([grid, block])
+
+    here = types.SimpleNamespace(compute_capability=NEWEST)
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: here)
+    monkeypatch.setattr(codegen.CUDACodeLibrary, "_ensure_cc", lambda self, cc: cc or NEWEST)
+    monkeypatch.setattr(dispatcher._Kernel, "bind", lambda self: None)
+    monkeypatch.setattr(dispatcher._Kernel, "launch", launch)
+    monkeypatch.setattr("mmembed.kernels.cuda.running.most_blocks", lambda: 1056)
+    kernel = segments.update.__wrapped__(rules.adagrad, 1, "float32", "float32", 4, "int64")
+    arrays = [types.SimpleNamespace(address=2**40 + 16 * k) for k in range(8)]
+
+    kernel.launch(10_000, *arrays, 2**33, 4, 16, 4, 0, 8, 0.5, 1e-10, 0.0, 0, 0.0, 1.0)
+
+    *values, grid, block = given
+    assert values[:8] == [array.address for array in arrays]
+    assert [value.value for value in values[8:14]] == [2**33, 4, 16, 4, 0, 8]
+    assert values[14].value == 0.5
+    assert (grid, block) == ((1056, 1, 1), (256, 1, 1))

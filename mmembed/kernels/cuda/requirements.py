@@ -46,11 +46,11 @@ def missing() -> str | None:
     try:
         devices = len(cuda.gpus.lst)
     except Exception as error:  # whatever the driver says
-        text = str(error).strip().splitlines()
-        found = text[-1] if text else type(error).__name__
+        said = [line.strip() for line in str(error).splitlines() if len(line.strip()) > 1]
+        found = next((line for line in said if not line.endswith(":")), type(error).__name__)
         return (
-            f"device='cuda' needs an NVIDIA GPU and its driver, and there is none here ({found}); "
-            f"install the driver, then: {INSTALL}"
+            f"device='cuda' needs an NVIDIA GPU and its driver, and there is none here ({found}) "
+            f"Install the driver, then: {INSTALL}"
         )
     if devices == 0:
         return "device='cuda' needs an NVIDIA GPU, and the driver shows none to this process"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from ..storage import Table, diff, read_delta
@@ -30,8 +29,8 @@ def add_to(commands: Any) -> None:
     verb = commands.add_parser(
         "diff",
         help="say what two tables differ in",
-        description="Compare two tables, every row of every column. Exit status 0: they hold the "
-        "same. 1: they differ.",
+        description="Compare the last commits of two tables, every row of every column. Exit "
+        "status 0: they hold the same. 1: they differ.",
     )
     verb.add_argument("first")
     verb.add_argument("second")
@@ -115,11 +114,11 @@ def _say(path: str, delta: Any) -> None:
 
 def run_diff(arguments: argparse.Namespace) -> int:
     """Print what two tables differ in."""
-    with Table.open(arguments.first) as first, Table.open(arguments.second) as second:
+    with (
+        Table.open(arguments.first, view="committed") as first,
+        Table.open(arguments.second, view="committed") as second,
+    ):
         found = diff(first, second)
-        for table in (first, second):
-            if not table.clean:
-                print(f"{table.path} was not closed: compared as it is now", file=sys.stderr)
     said = {name: [str(value) for value in values] for name, values in found.said.items()}
     if arguments.json:
         columns = [column._asdict() for column in found.columns]

@@ -14,19 +14,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import CorruptTableError, DeltaError, TableLockedError
-from . import journal
+from ..errors import CommitGoneError, CorruptTableError, DeltaError, TableLockedError
 from .changes import Changes
-from .changes_format import Name
+from .changes_format import History, Name
 from .delta_format import Delta, as_target, checked_delta, encode_head, start
 from .directory import DirectoryStore
 from .files import Directory, File, draft_file, read_file
 from .format import Superblock
 from .journal import RECORD_BYTES
-from .journal_format import START, Layout, check_record, rows_of, seal
+from .journal_format import Layout, Link, rows_of, seal
 from .recovery import read_records
 from .snapshots import MovedError, standing, undisturbed
-from .store import FloatArray, RowArray
+from .store import RowArray
 
 _UNTRACKED = "`Table.track_changes`, or `mmembed delta track`, begins to; then take a snapshot"
 
@@ -89,46 +88,49 @@ class _Export:
             if standing(self.directory) != before:
                 raise MovedError from None
             raise
-        superblock = as_target(before.superblock)
-        commit = self._first(changes, superblock, since, name)
-        history = changes.history
-        with draft_file(target) as file, self._open_rows() as store:
+        superblock, history = as_target(before.superblock), changes.history
+        commit = self._first(history, superblock, since, name)
+        with draft_file(target) as file:
             blocks = changes.rows_since(commit, superblock.rows)
-            link, rows = start(superblock), 0
-            layout = Layout(superblock.columns)
-            saved = _Saved(self.directory, before.superblock, before.header.commit)
-            with saved.file:
-                for ids in _in_records(blocks, layout):
-                    record = np.zeros(layout.record_bytes(ids.size), np.uint8)
-                    own, images = layout.parts(record, ids.size)
-                    own[...] = ids
-                    for column, image in images.items():
-                        image[...] = store.array(column)[ids]
-                    saved.put(ids, images)
-                    commits, uuid = superblock.commits, superblock.uuid
-                    at = link.at
-                    link = seal(record, ids.size, layout, uuid, commits, link)
-                    file.write(record.data, at)
-                    rows += ids.size
+            link, rows = self._write_rows(file, superblock, blocks)
             names = history.name(commit), history.name(superblock.commits)
             delta = Delta(commit, *names, superblock, link.number, rows, link.at)
             file.write(encode_head(delta), 0)
+            # Each gather showed one commit; now all of them show the same.
             if standing(self.directory) != before:
                 raise MovedError
         return delta
 
-    @contextlib.contextmanager
-    def _open_rows(self) -> Iterator[DirectoryStore]:
-        store = DirectoryStore.open(self.directory.path, "r", **self.directory.allowed)
-        try:
-            yield store
-        finally:
-            store.close()
+    def _write_rows(
+        self, file: File, superblock: Superblock, blocks: Iterator[RowArray]
+    ) -> tuple[Link, int]:
+        """Write records of rows as they are at the last commit; returns the end, and how many."""
+        from .table import Table  # which imports this module
+
+        layout, link, rows = Layout(superblock.columns), start(superblock), 0
+        reader = Table.open(
+            self.directory.path,
+            view="committed",
+            allow_foreign=self.directory.allow_foreign,
+            allow_network_fs=self.directory.allow_network_fs,
+        )
+        with reader as table, _moving():
+            for ids in _in_records(blocks, layout):
+                record = np.zeros(layout.record_bytes(ids.size), np.uint8)
+                own, images = layout.parts(record, ids.size)
+                own[...] = ids
+                for column, image in images.items():
+                    image[...] = table.gather(own, column=column)
+                at, commits = link.at, superblock.commits
+                link = seal(record, ids.size, layout, superblock.uuid, commits, link)
+                file.write(record.data, at)
+                rows += ids.size
+        return link, rows
 
     def _first(
-        self, changes: Changes, superblock: Superblock, since: int | None, name: Name | None
+        self, history: History, superblock: Superblock, since: int | None, name: Name | None
     ) -> int:
-        history, where = changes.history, self.directory.path
+        where = self.directory.path
         if name is not None:
             since = history.find(name)
             if since is None:
@@ -145,42 +147,13 @@ class _Export:
         return since
 
 
-class _Saved:
-    """The rows that the journal holds as they were at the last commit."""
-
-    def __init__(self, directory: Directory, superblock: Superblock, commit: int) -> None:
-        self.file = directory.open_file(journal.NAME)
-        self._superblock = superblock
-        self._layout = Layout(superblock.columns)
-        self._commit = commit
-        self._link = START
-        self._records: list[tuple[int, int, RowArray]] = []
-
-    def put(self, ids: RowArray, images: dict[str, FloatArray]) -> None:
-        """Put what the journal holds by now into rows that were copied before."""
-        if self._commit != self._superblock.commits + 1:
-            return
-        self._follow()
-        for at, size, rows in self._records:
-            place = np.minimum(np.searchsorted(rows, ids), rows.size - 1)
-            there = np.flatnonzero(rows[place] == ids)
-            if there.size:
-                record = np.frombuffer(self.file.read(size, at), np.uint8)
-                if record.size != size:
-                    raise MovedError  # the writer has begun the journal anew, and cut it
-                _, old = self._layout.parts(record, rows.size)
-                for column, image in images.items():
-                    image[there] = old[column][place[there]]
-
-    def _follow(self) -> None:
-        records = read_records(self.file, self._layout, self._superblock, self._commit, self._link)
-        for link, record in records:
-            ids, _ = self._layout.parts(record, rows_of(record))
-            if ids.size:
-                self._records.append((link.at, record.size, ids.copy()))
-            following = check_record(record, link)
-            assert following is not None  # it has just been checked
-            self._link = following
+@contextlib.contextmanager
+def _moving() -> Iterator[None]:
+    """Take what a reader says of too many commits for what it is here: a reason to begin again."""
+    try:
+        yield
+    except CommitGoneError:
+        raise MovedError from None
 
 
 def _in_records(blocks: Iterator[RowArray], layout: Layout) -> Iterator[RowArray]:

@@ -29,7 +29,7 @@ class ColumnDifference(NamedTuple):
     differ : how many of them do, in any bit.
     first : the ids of the first ten of those.
     largest : the largest difference of two numbers, and `where` it is (id); NaN if one of the two
-        is not a number. None if no row differs, or if rows are of 8 bits.
+        is not a number. None if no row differs.
     """
 
     name: str
@@ -77,39 +77,37 @@ def differing_rows(
     first: Readable, second: Readable, name: str = "weight"
 ) -> Iterator[tuple[RowArray, FloatArray, FloatArray]]:
     """Yield the ids of rows that differ in a column, ascending, and both tables' values of them."""
-    ours, theirs = first.column(name), second.column(name)
-    rows = min(len(ours), len(theirs))
-    width = max(1, ours[:1].nbytes)
+    none = first.gather(np.empty(0, np.int64), column=name)
+    width = max(1, none.itemsize * int(np.prod(none.shape[1:])))
     step = max(1, BLOCK_BYTES // width)
-    for start in range(0, rows, step):
-        stop = min(rows, start + step)
-        a, b = ours[start:stop], theirs[start:stop]
-        apart = (_bytes_of(a) != _bytes_of(b)).any(axis=1)
-        ids: RowArray = np.flatnonzero(apart)
-        if ids.size:
-            yield ids + start, a[ids], b[ids]
+    rows = min(first.rows, second.rows)
+    for begin in range(0, rows, step):
+        ids: RowArray = np.arange(begin, min(rows, begin + step))
+        a, b = first.gather(ids, column=name), second.gather(ids, column=name)
+        places = np.flatnonzero((_bytes_of(a) != _bytes_of(b)).any(axis=1))
+        if places.size:
+            yield ids[places], a[places], b[places]
 
 
 def _column_difference(first: Readable, second: Readable, name: str) -> ColumnDifference:
     if name not in first.columns or name not in second.columns:
         which = "first" if name in first.columns else "second"
         return ColumnDifference(name, f"only in the {which}")
-    ours, theirs = first.column(name), second.column(name)
-    if ours.shape[1:] != theirs.shape[1:] or ours.dtype != theirs.dtype:
+    ours, theirs = (t.gather(np.empty(0, np.int64), column=name) for t in (first, second))
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return ColumnDifference(name, "shape")
     differ, largest, where = 0, None, None
-    ids: list[int] = []
-    for rows, a, b in differing_rows(first, second, name):
-        differ += rows.size
-        ids += rows[: 10 - len(ids)].tolist()
-        if ours.dtype != np.uint8:
-            far = _distances(a, b)
-            place = int(np.argmax(far))  # NaN is the greatest to argmax
-            if largest is None or not (far[place] <= largest or np.isnan(largest)):
-                largest, where = float(far[place]), int(rows[place])
+    found: list[int] = []
+    for ids, a, b in differing_rows(first, second, name):
+        differ += ids.size
+        found += ids[: 10 - len(found)].tolist()
+        far = _distances(a, b)
+        place = int(np.argmax(far))  # NaN is the greatest to argmax
+        if largest is None or not (far[place] <= largest or np.isnan(largest)):
+            largest, where = float(far[place]), int(ids[place])
     return ColumnDifference(
-        *(name, "rows" if differ else "same", min(len(ours), len(theirs)), differ),
-        *(tuple(ids), largest, where),
+        *(name, "rows" if differ else "same", min(first.rows, second.rows), differ),
+        *(tuple(found), largest, where),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import backups
 import batches
 import contest
 import dictionaries
@@ -247,3 +248,10 @@ def test_a_result_names_machine_and_versions():
 
     assert said["cores"] >= 1
     assert {"processor", "python", "numpy", "mmembed", "pytest"} <= set(said)
+
+
+def test_backups_are_measured(tmp_path):
+    lines = [*backups.deltas(tmp_path, 2_000), *backups.commits(tmp_path, 2_000)]
+
+    assert len(lines) == 6
+    assert lines[1].startswith("0.1% changed: delta 0.0 MB (")

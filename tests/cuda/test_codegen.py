@@ -28,7 +28,7 @@ NEWEST, OLDER = (9, 0), (8, 0)
 USUAL = re.compile(
     r"(check_ids|gather-16|sum_chunks|sums_to_places|count_digits|count_heads|narrow)-?(int64)?$"
     r"|(place_digits|write_heads)-int32-int32$|narrow-int64-int32-int32$"
-    r"|(sum_bags|sum_bags_weighted|max_bags|segment_sum|scatter_add|sgd|adagrad|adam"
+    r"|(weight_gradients|weighted_segment_sum|sum_bags|sum_bags_weighted|max_bags|segment_sum|scatter_add|sgd|adagrad|adam"
     r"|rowwise_adagrad|row_norms0|renorm0|scatter_add_atomic_vectors)-float32-float32-4(-int64)?$"
     r"|(gather_cached-16|put_rows-16)-int64$|(probe|sweep|install|write_flagged)$"
     r"|(sum_bags|adam|max_bags)-bfloat16-bfloat16-8-int64$"

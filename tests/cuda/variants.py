@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from mmembed.kernels.cuda import bags, copies, norms, rules, segments, slots, sorting
+from mmembed.kernels.cuda import bag_gradients, bags, copies, norms, rules, segments, slots, sorting
 
 INDEX = ("int32", "int64")
 # (kind of the table, kind of what comes out or of gradients, elements of a wide load)
@@ -91,6 +91,11 @@ def of_rows(table, out, width, wide):
         yield Variant(f"max_bags-{name}-{index}", kernel, wide, stores, 3 * wide, double)
         kernel = segments.segment_sum(table, out, width, index)
         yield Variant(f"segment_sum-{name}-{index}", kernel, wide, stores, 4 * wide, double)
+        kernel = bag_gradients.weighted_segment_sum(table, out, width, index)
+        label = f"weighted_segment_sum-{name}-{index}"
+        yield Variant(label, kernel, wide, stores, 3 * wide, double)
+        kernel = bag_gradients.weight_gradients(table, out, width, index)
+        yield Variant(f"weight_gradients-{name}-{index}", kernel, wide, False, 0, double)
         yield from updates(table, out, width, index, wide)
         if table == out:
             kernel = segments.scatter_add(table, width, index)

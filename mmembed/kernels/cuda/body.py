@@ -1,4 +1,4 @@
-"""The functions of `mmembed.kernels` over arrays on the GPU.
+"""The functions of `mmembed.kernels` over arrays on the GPU, and what goes back through bags.
 
 The contract is in `mmembed.kernels`; `threads` is ignored. Tables, and outputs of sums, may also be
 float16 or bfloat16. Each call waits for the GPU once, to learn whether an id was bad; the kernels
@@ -9,7 +9,7 @@ Must not know files, the tape or Python errors.
 
 from __future__ import annotations
 
-from . import bags, copies, norms, segments
+from . import bag_gradients, bags, copies, norms, segments
 from .memory import DeviceArray, as_device, empty, to_device
 from .plans import plan
 from .running import THREADS, adds_vectors, most_blocks
@@ -41,6 +41,8 @@ __all__ = [
     "update_rowwise_adagrad",
     "update_rowwise_adam",
     "update_sgd",
+    "weight_gradients",
+    "weighted_segment_sum",
 ]
 
 
@@ -219,4 +221,59 @@ def scatter_add_atomic(values: DeviceArray, ids: DeviceArray, out: DeviceArray) 
         warps = copies.warps_for(ids.size, lanes)
         sizes = ids.size, dim, stride_of(out), lanes
         kernel.launch(warps, values, ids, out, verdict.bad, *sizes)
+    return verdict.read()
+
+
+def weighted_segment_sum(
+    grad: DeviceArray,
+    bag: DeviceArray,
+    weights: DeviceArray,
+    order: DeviceArray,
+    starts: DeviceArray,
+    out: DeviceArray,
+) -> None:
+    """Set out[s] to the sum of weights[i] * grad[bag[i]] over the entries i of segment s, in order.
+
+    grad is (bags, dim), contiguous; bag, order and starts have one dtype, int32 or int64; weights
+    are float32, or float64 of a float64 grad.
+    """
+    grad, bag, weights = as_device(grad), as_device(bag), as_device(weights)
+    order, starts, out = as_device(order), as_device(starts), as_device(out)
+    rows, dim = out.shape
+    if out.size:
+        width = width_of(dim, grad, out)
+        lanes = copies.lanes_for(dim // width)
+        kinds = kind_of(grad), kind_of(out)
+        kernel = bag_gradients.weighted_segment_sum(*kinds, width, index_of(order))
+        warps = copies.warps_for(rows, lanes)
+        kernel.launch(warps, grad, bag, weights, order, starts, out, rows, dim, lanes)
+
+
+def weight_gradients(
+    table: DeviceArray,
+    ids: DeviceArray,
+    bag: DeviceArray,
+    grad: DeviceArray,
+    padding: int,
+    out: DeviceArray,
+) -> int:
+    """Set out[i] to the sum over columns of table[ids[i]] * grad[bag[i]]; 0 if ids[i] is padding.
+
+    ids and bag have one dtype, int32 or int64; out is float32, or float64 of a float64 table.
+    Returns -1, or the position of the first id outside the table, and then nothing is written.
+    """
+    table, ids, bag = as_device(table), as_device(ids), as_device(bag)
+    grad, out = as_device(grad), as_device(out)
+    check_rows(table)
+    verdict = Verdict(ids, table.shape[0])
+    dim = table.shape[1]
+    if ids.size:
+        width = width_of(dim, table, grad) if dim else 1
+        lanes = norms.lanes_of(width)
+        kinds = kind_of(table), kind_of(grad)
+        kernel = bag_gradients.weight_gradients(*kinds, width, index_of(ids))
+        partial = empty((most_blocks() * THREADS // lanes * 8,), out.dtype)
+        sizes = ids.size, dim, stride_of(table), padding
+        warps = copies.warps_for(ids.size, lanes)
+        kernel.launch(warps, table, ids, bag, grad, out, verdict.bad, partial, *sizes)
     return verdict.read()

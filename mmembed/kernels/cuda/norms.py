@@ -15,7 +15,7 @@ from typing import Any
 
 from .copies import NONE, team_of
 from .running import Kernel
-from .segments import number_of
+from .segments import number_of, team_mask
 from .target import (
     absolute,
     device,
@@ -151,12 +151,6 @@ def f64_of(x):
     return f64(x)
 
 
-@device
-def _mask_of(lanes, thread):
-    at = thread & 31
-    return ((i64(1) << lanes) - 1) << (at - (at & (lanes - 1)))
-
-
 @functools.cache
 def row_norms(kind: int, dtype: str, width: int, index: str) -> Kernel:
     """out[i] = the norm of table[ids[i]]."""
@@ -178,7 +172,7 @@ def row_norms(kind: int, dtype: str, width: int, index: str) -> Kernel:
         team = i
         if p_bad[0] != NONE:
             return
-        mask = _mask_of(lanes, team * lanes + lane)
+        mask = team_mask(lanes)
         while i < n:
             not_unrolled()
             row = i64(p_ids[i]) * stride
@@ -205,7 +199,7 @@ def renorm(kind: int, dtype: str, width: int, index: str) -> Kernel:
         team = i
         if p_bad[0] != NONE:
             return
-        mask = _mask_of(lanes, team * lanes + lane)
+        mask = team_mask(lanes)
         while i < n:
             not_unrolled()
             row = i64(p_ids[i]) * stride

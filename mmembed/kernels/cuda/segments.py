@@ -258,7 +258,7 @@ def update(
 
 
 @device
-def _team_mask(lanes):
+def team_mask(lanes):
     """Return the mask of the lanes of this thread's team."""
     at = thread_index() & 31
     return ((i64(1) << lanes) - 1) << (at - (at & (lanes - 1)))
@@ -328,7 +328,7 @@ def update_rowwise(
         team = segment
         if p_bad[0] != NONE:
             return
-        mask = _team_mask(lanes)
+        mask = team_mask(lanes)
         while segment < segments:
             not_unrolled()
             first, last = i64(p_starts[segment]), i64(p_starts[segment + 1])

@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from mmembed.kernels.cuda import bags, body, copies, norms, rules, segments, slots, sorting
+from mmembed.kernels.cuda import (
+    bag_gradients,
+    bags,
+    body,
+    copies,
+    norms,
+    rules,
+    segments,
+    slots,
+    sorting,
+)
 from tests.kernels.checks import CHECKS, check_update
 
-from .test_caches import test_a_cold_row_of_the_batch_stays_though_all_others_are_hot
+from . import test_bag_gradients, test_caches
 from .test_contract import CASES, MORE
-
-a_cold_row_stays = test_a_cold_row_of_the_batch_stays_though_all_others_are_hot
-del test_a_cold_row_of_the_batch_stays_though_all_others_are_hot  # it is run where it is
 
 # name: (module, what is replaced, by what, kernel whose check catches it)
 MUTANTS = {
@@ -33,7 +40,15 @@ MUTANTS = {
     "state that is a step behind": (rules, "root(total) +", "root(s) +", "update_adagrad"),
     "decay of another sign": (segments, "g + mul(decay", "g - mul(decay", "update_sgd"),
     "squares of half a row": (segments, "j += 8", "j += 16", "update_rowwise_adagrad"),
+    "weights of other entries": (bag_gradients, "p_weights[i1]", "p_weights[i0]", "weighted"),
     "a row of the batch may leave": (slots, "old and heat", "heat", "cache"),
+}
+
+
+weighted = test_bag_gradients.check_weighted_sums
+OTHERS = {
+    "cache": test_caches.test_a_cold_row_of_the_batch_stays_though_all_others_are_hot,
+    "weighted": lambda: weighted("float32", 24),
 }
 
 
@@ -49,8 +64,8 @@ def mutated(module, old, new):
 
 def try_kernel(kernel):
     """Run the checks that the suite has for a kernel."""
-    if kernel == "cache":
-        a_cold_row_stays()
+    if kernel in OTHERS:
+        OTHERS[kernel]()
         return
     for case in [*CASES.values(), MORE["wide"], MORE["many"]]:
         if kernel in CHECKS:

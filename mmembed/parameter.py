@@ -222,21 +222,26 @@ class TableParameter(Parameter):
             for version in _versions[self.table].values():
                 version.bump()
 
-    def expect(self, ids: IdArray) -> None:
+    def expect(self, ids: IdArray) -> Callable[[], None] | None:
         """Start to read rows that are about to be looked up, and their states if they are trained.
 
         Parameters
         ----------
         ids : (n,) contiguous int32 or int64; those outside the table are passed over.
+
+        Returns
+        -------
+        What wants to be called when the rows have been read, if anything does.
         """
         pages = self.table.column_pages(self.column)
         if pages is None or not pages.expect(ids):
-            return
+            return None
         if self.requires_grad and is_grad_enabled():
             begin = f"{self.column}."
             states = [name for name in self.table.columns if name.startswith(begin)]
             apart = [self.table.column_pages(name) for name in states]
             read_later([(state, ids) for state in apart if state is not pages]).keep()
+        return pages.have
 
     def will_change(self, rows: Callable[[], RowArray]) -> None:
         """Let the undo journal of a table on disk save rows (ascending) before they change.

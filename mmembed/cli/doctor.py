@@ -84,9 +84,7 @@ def _measured(path: Path, seconds: float) -> dict[str, Any]:
     """Return the speed of reads one at a time and many at a time, or why there is none."""
     target = path
     if looks_like_table(path):
-        largest = max(path.glob("*.npy"), key=lambda file: file.stat().st_blocks)
-        # What a disk says of a small file, or one with holes, is not its speed.
-        target = largest if largest.stat().st_blocks * 512 > 1 << 26 else path
+        target = probe.largest_file(path)
     try:
         one = probe.random_reads(target, seconds=seconds, depth=1)
         many = probe.random_reads(target, seconds=seconds)

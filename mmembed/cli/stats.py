@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..storage import Table
-from ..storage.process import Counters, counters
+from ..storage import Table, probe
+from ..storage.process import Counters, counters, dirty_bytes_below
 from .inspect import size
+
+DIRTY = "bytes not yet written"
 
 
 def add_to(commands: Any) -> None:
@@ -26,7 +28,9 @@ def add_to(commands: Any) -> None:
         help="say how much of a table is in memory, and what its writer reads and writes",
         description="For each column: its bytes, what they take on the disk, and how much is in "
         "memory. For the process that has the table open for writing, if it is on this machine: "
-        "major page faults, and bytes read from and written to disks.",
+        "major page faults, bytes read from and written to disks, and bytes changed that are not "
+        "on the disk yet. What only the process itself knows, such as how many rows and pages it "
+        "met and how long it waited, table.stats() says there.",
     )
     parser.add_argument("table")
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -37,6 +41,13 @@ def add_to(commands: Any) -> None:
         nargs="?",
         const=1.0,
         help="print a line every so many seconds, until interrupted [1]",
+    )
+    parser.add_argument(
+        "--probe",
+        metavar="SECONDS",
+        type=float,
+        default=0.0,
+        help="first measure for so long what the disk can read at random, and compare with that",
     )
     parser.add_argument("--count", type=int, metavar="N", help="with --watch: stop after N lines")
     parser.set_defaults(run=run)
@@ -50,9 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
         return _watch(arguments)
     with Table.open(arguments.table) as table:
         facts = _facts(table)
+    if limit := _limit(arguments):
+        facts["bytes read at random per second"] = limit
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
+    if limit:
+        print(f"the disk reads {size(limit)} a second at random")
     for name, said in facts["columns"].items():
         print(
             f"{name}: {size(said['bytes'])}, {size(said['on disk'])} on the disk, "
@@ -83,8 +98,19 @@ def _facts(table: Table) -> dict[str, Any]:
     pid = _writer(table.path)
     return {
         "columns": columns,
-        "writer": None if pid is None else {"process": pid, **counters(pid)},
+        "writer": None
+        if pid is None
+        else {"process": pid, **counters(pid), DIRTY: dirty_bytes_below(str(table.path), pid)},
     }
+
+
+def _limit(arguments: argparse.Namespace) -> float | None:
+    """Return what the disk below the table reads at random, if that is asked for."""
+    if not arguments.probe:
+        return None
+    return probe.random_reads(
+        probe.largest_file(Path(arguments.table)), seconds=arguments.probe
+    ).bytes
 
 
 def _writer(path: Path) -> int | None:
@@ -98,6 +124,7 @@ def _writer(path: Path) -> int | None:
 
 def _watch(arguments: argparse.Namespace) -> int:
     before: Counters = {}
+    limit = _limit(arguments)
     last = time.monotonic()
     for line in _turns(arguments):
         with Table.open(arguments.table) as table:
@@ -109,13 +136,19 @@ def _watch(arguments: argparse.Namespace) -> int:
             print(json.dumps({**facts, "per second": rates}), flush=True)
             continue
         if line % 20 == 0:
-            print("  faults/s      read/s   written/s  in memory", flush=True)
+            share = "  of the disk" if limit else ""
+            print(f"  faults/s      read/s{share}   written/s       dirty  in memory", flush=True)
         told = [f"{name} {_share(said['resident'])}" for name, said in facts["columns"].items()]
         cells = [
             "" if rates.get(name) is None else _amount(name, rates[name] or 0)
             for name in ("major faults", "bytes read", "bytes written")
         ]
-        print(f"{cells[0]:>10}  {cells[1]:>10}  {cells[2]:>10}  {', '.join(told)}", flush=True)
+        if limit:
+            read = rates.get("bytes read")
+            cells[1] += f"  {'' if read is None else _share(read / limit):>11}"
+        dirty = (facts["writer"] or {}).get(DIRTY)
+        cells.append("" if dirty is None else size(dirty))
+        print("  ".join([*(f"{cell:>10}" for cell in cells), ", ".join(told)]), flush=True)
     return 0
 
 
@@ -136,7 +169,9 @@ def _rates(before: Counters, now: Counters | None, seconds: float) -> dict[str, 
     return {
         name: (value - old) / seconds
         for name, value in now.items()
-        if name != "process" and value is not None and (old := before.get(name)) is not None
+        if name not in ("process", DIRTY)
+        and value is not None
+        and (old := before.get(name)) is not None
     }
 
 

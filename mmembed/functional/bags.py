@@ -137,7 +137,7 @@ def embedding_bag(
     passed = -1 if padding is None or include_padding else padding
     starts = _starts(ids, offsets, include_last_offset)
     bags = _Bags(RowPlan(ids, rows), ids.shape, starts, passed)
-    prepare(weight, bags.plan)
+    have = prepare(weight, bags.plan)
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, bags.plan, max_norm, norm_type)
@@ -148,6 +148,7 @@ def embedding_bag(
     else:
         mean = mode == "mean"
         result = _summed(weight, bags, factors, mean, scale_grad_by_freq, dtype, gradient, given)
+    have()
     if trained and sparse:
         announce(weight, bags.plan)
     return result

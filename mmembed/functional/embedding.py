@@ -87,13 +87,14 @@ def embedding(
         check_trainable(weight)
     ids = ids_of(input, "embedding" if max_norm is None else "embedding_renorm_", recorded)
     plan = RowPlan(ids, rows)
-    prepare(weight, plan)
+    have = prepare(weight, plan)
     if max_norm is not None:
         check_ids(ids, rows)
         renorm(weight, plan, max_norm, norm_type)
     dtype = output_dtype_of(weight, output_dtype)
     out = buffers.empty((plan.ids.size, dim), dtype)
     raise_for(_gather(table, plan.ids, out), ids, rows)
+    have()
     if ids.ndim != 1:
         out = out.reshape(*ids.shape, dim)
     if not recorded:

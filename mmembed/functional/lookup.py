@@ -8,6 +8,7 @@ from __future__ import annotations
 import numbers
 import operator
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,16 @@ def raise_for(bad: int, ids: IdArray, rows: int) -> None:
         raise IndexError(f"index out of range in self: {bad_id_message(ids, bad, rows)}")
 
 
-def prepare(weight: Tensor, plan: RowPlan) -> None:
+def _nothing() -> None:
+    pass
+
+
+def prepare(weight: Tensor, plan: RowPlan) -> Callable[[], None]:
     """Say which rows are about to be read, and let changes of them that were put off be made now.
+
+    Returns
+    -------
+    What to call when the rows have been read.
 
     Raises
     ------
@@ -62,9 +71,10 @@ def prepare(weight: Tensor, plan: RowPlan) -> None:
     """
     table = getattr(weight, "table", None)
     if table is None:
-        return
+        return _nothing
+    have = None
     if table.on_disk:
-        weight.expect(plan.ids)  # type: ignore[attr-defined]
+        have = weight.expect(plan.ids)  # type: ignore[attr-defined]
     if table.counters:
 
         def rows() -> npt.NDArray[np.int64]:
@@ -72,6 +82,7 @@ def prepare(weight: Tensor, plan: RowPlan) -> None:
             return plan.unique
 
         weight.catch_up(rows)  # type: ignore[attr-defined]
+    return have or _nothing
 
 
 def announce(weight: Tensor, plan: RowPlan) -> None:

@@ -232,7 +232,9 @@ class DirectoryStore(Store):
         self._files.journal.save(rows, self._files.old_rows())
         self._pending = True
         self._cadence.wrote()
-        yield _Door(self._files.columns, self._unsynced, rows)
+        door = _Door(self._files.columns, self._unsynced, rows)
+        yield door
+        door.done()
 
     def will_write(self, rows: RowArray) -> None:
         """See `Table.will_write`."""
@@ -445,6 +447,8 @@ class _Door(Mapping[str, FloatArray]):
         self._taken = taken
         self._rows = rows
         self._met: set[ColumnPages] = set()  # columns in records have theirs in common
+        self._named: set[str] = set()
+        self._watched: list[ColumnPages] = []
 
     def __getitem__(self, name: str) -> FloatArray:
         array, pages = self._columns[name].stored, self._columns[name].pages
@@ -454,9 +458,19 @@ class _Door(Mapping[str, FloatArray]):
             self._met.add(pages)
             if self._rows is None:
                 pages.check_size()
-            else:
-                pages.expect(self._rows)
+            elif pages.expect(self._rows):
+                self._watched.append(pages)
+        if pages is not None and name not in self._named:
+            self._named.add(name)
+            rows = len(array) if self._rows is None else self._rows.size
+            pages.changed += rows
+            pages.changed_bytes += rows * array[:1].nbytes
         return array.view()
+
+    def done(self) -> None:
+        """Say that the block that got the arrays has ended."""
+        for pages in self._watched:
+            pages.have()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)

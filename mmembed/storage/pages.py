@@ -22,6 +22,7 @@ import numpy.typing as npt
 from .. import memory
 from ..errors import CorruptTableError
 from . import page_calls, process, readahead
+from .distinct import Distinct
 
 IdArray = npt.NDArray[np.signedinteger[Any]]
 PageArray = npt.NDArray[np.int64]
@@ -120,7 +121,8 @@ class ColumnPages:
     Attributes
     ----------
     looked_up : ids that lookups came with.
-    waited : seconds that lookups spent asking.
+    changed, changed_bytes : rows that were about to be changed, and their bytes, of all columns.
+    waited, stalled : seconds that lookups spent asking; and until they had the rows.
     """
 
     def __init__(
@@ -145,8 +147,10 @@ class ColumnPages:
         self._loose: deque[Portion] = deque()
         self._asked = self._calls = self._ahead = 0
         self._started: set[Portion] = set()
-        self.looked_up = 0
-        self.waited = 0.0
+        self._distinct_rows, self._distinct_pages = Distinct(), Distinct()
+        self._expected_at = 0.0
+        self.looked_up = self.changed = self.changed_bytes = 0
+        self.waited = self.stalled = 0.0
 
     @property
     def resting(self) -> bool:
@@ -214,6 +218,8 @@ class ColumnPages:
             self._wake()
         self._left = 0
         self.looked_up += ids.size
+        self._expected_at = time.perf_counter()
+        self._distinct_rows.add(ids)
         pages = self._wanted(ids, _ASKED)
         self._aside = max(0, self._aside - 1)
         if pages.size and self._watches(pages, fair=not self._aside):
@@ -221,6 +227,12 @@ class ColumnPages:
             self._ask(pages, -1)
             self.waited += time.perf_counter() - begin
         return not self._resting
+
+    def have(self) -> None:
+        """Say that the rows that were expected last have been read."""
+        if self._expected_at:
+            self.stalled += time.perf_counter() - self._expected_at
+            self._expected_at = 0.0
 
     def queue(self, ids: IdArray) -> Portion | None:
         """Mark the pages of rows, which the thread shall ask for; None if it need not."""
@@ -276,6 +288,7 @@ class ColumnPages:
         count = page_calls.pages_of(ids, *self._layout, self._marks, passed, out)
         pages = out[:count]
         pages.sort()
+        self._distinct_pages.add(pages)
         return pages
 
     def _ask(self, pages: PageArray, mark: int) -> int:
@@ -359,10 +372,14 @@ class ColumnPages:
             "resident": self.resident(),
             "resting": self._resting,
             "ids": self.looked_up,
+            "distinct rows": self._distinct_rows.estimate,
+            "distinct pages": self._distinct_pages.estimate,
+            "rows changed": self.changed,
             "pages asked": self.asked,
             "pages asked ahead": self.ahead,
             "calls": self.calls,
             "seconds waited": self.waited,
+            "seconds until read": self.stalled,
             "dirty bytes": process.dirty_bytes(self._address, self._length),
         }
 

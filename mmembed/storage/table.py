@@ -21,7 +21,7 @@ from .. import kernels
 from ..errors import CorruptTableError
 from ..ids import bad_id_message
 from ..narrow import as_dtype, wide
-from . import seals
+from . import process, seals
 from .access import check_array, check_rows, settle
 from .backups import Copyable
 from .column import (
@@ -78,6 +78,8 @@ class Table(Copyable):
         self._store = store
         self.on_disk = store.path is not None
         self._closed = False
+        self._meter = process.Meter() if self.on_disk else None
+        self._device: float | None = None  # bytes a second, once it was measured
         self._blocks = 0  # of `writing` that have not ended
 
     @classmethod

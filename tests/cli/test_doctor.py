@@ -62,7 +62,7 @@ def test_stats_watches(table, capsys):
         lines = said_by(capsys, "stats", table, "--watch", "0.01", "--count", "3").splitlines()
 
     assert len(lines) == 4
-    assert lines[0].split() == ["faults/s", "read/s", "written/s", "in", "memory"]
+    assert lines[0].split() == ["faults/s", "read/s", "written/s", "dirty", "in", "memory"]
     assert all("weight" in line for line in lines[1:])
     last = json.loads(
         said_by(capsys, "stats", table, "--watch", "0.01", "--count", "1", "--json").splitlines()[
@@ -242,3 +242,30 @@ def test_a_device_without_a_description_is_unknown(tmp_path):
 
     assert place[:5] == (None, None, "", None, None)
     assert place.free > 0
+
+
+def test_dirty_bytes_below_a_folder_are_those_of_the_maps_of_its_files(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "smaps").write_text(
+        "1000-2000 rw-s 00000000 fe:00 12   /data/a b/weight.npy\n"
+        "Shared_Dirty:      8 kB\nPrivate_Dirty:     4 kB\nShared_Clean:   16 kB\n"
+        "2000-3000 rw-s 00000000 fe:00 13   /data/a bc/weight.npy\nShared_Dirty:     32 kB\n"
+        "3000-4000 rw-p 00000000 00:00 0 \nPrivate_Dirty:    64 kB\n"
+    )
+
+    assert process.dirty_bytes_below("/data/a b", 7, str(tmp_path)) == 12 << 10
+    assert process.dirty_bytes_below("/data/a b", 8, str(tmp_path)) is None
+
+
+def test_stats_compares_with_what_the_disk_can_do_and_says_what_is_dirty(table, capsys):
+    with Table.open(table, "r+") as writer:
+        writer.write([1], np.ones((1, writer.dim)))
+        facts = json.loads(said_by(capsys, "stats", table, "--json", "--probe", "0.05"))
+        lines = said_by(
+            capsys, "stats", table, "--probe", "0.05", "--watch", "0.01", "--count", "2"
+        ).splitlines()
+
+    assert facts["writer"]["bytes not yet written"] >= 4096
+    assert facts["bytes read at random per second"] > 0
+    assert "of the disk" in lines[0]
+    assert len(lines) == 3

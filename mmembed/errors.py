@@ -48,6 +48,10 @@ class TableFailedError(MmembedError, OSError):
     """A write to a table's files failed; the handle takes no more writes."""
 
 
+class WriterDiedError(TableFailedError):
+    """One of several writers died in the midst of a step, and the table went back to its commit."""
+
+
 class CommitGoneError(MmembedError, RuntimeError):
     """The commit that a reader wants to see has been followed by another one."""
 

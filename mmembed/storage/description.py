@@ -91,6 +91,11 @@ class Described:
         return "live" if self._store.committed is None else "committed"
 
     @property
+    def writer_deaths(self) -> int:
+        """How many writers died in a step that was kept, as far as this one knows; see `open`."""
+        return self._store.deaths
+
+    @property
     def step(self) -> int:
         """The number given to the last commit; 0 if there was none."""
         return self._store.superblock.step

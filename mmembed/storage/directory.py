@@ -62,7 +62,6 @@ def looks_like_table(path: str | os.PathLike[str]) -> bool:
     return any(data.startswith(MAGIC, slot_offset(epoch)) for epoch in (0, 1))
 
 
-@final
 class DirectoryStore(Store):
     """Columns that are maps of files.
 
@@ -78,6 +77,8 @@ class DirectoryStore(Store):
         see `Table.open`.
     """
 
+    _share: str | None = None  # with other writers; see `SharedStore`
+
     def __init__(self, directory: Directory, mode: str, view: str = "live") -> None:
         """Lock, check and map the table; nothing is written but the lock's text."""
         self.mode = mode
@@ -90,7 +91,9 @@ class DirectoryStore(Store):
         self._cadence = Cadence()
         self._pid = os.getpid()
         committed = view == "committed"
-        self._files = Opened(directory, mode == "r+", self._health, keep=committed)
+        self._files = Opened(
+            directory, mode == "r+", self._health, keep=committed, share=self._share
+        )
         self.superblock = self._files.super.last
         self._committed: CommittedView | None = None
         if committed:

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent import futures
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -60,7 +61,7 @@ class Journal:
     def __init__(self, file: File, table_uuid: UUID, *, power: bool, health: Health) -> None:
         """Take over the file; nothing is written."""
         self.file = file
-        self.lock = threading.RLock()
+        self.lock: contextlib.AbstractContextManager[Any] = threading.RLock()
         self._uuid = table_uuid
         self._power = power
         self._health = health
@@ -88,6 +89,11 @@ class Journal:
     def attempt(self) -> int:
         """The attempt in the header that counts."""
         return self._header.attempt
+
+    @property
+    def commit(self) -> int:
+        """The number of the commit under way."""
+        return self._header.commit
 
     @property
     def records(self) -> int:
@@ -135,12 +141,11 @@ class Journal:
         if self._said:
             self._between, self._said = time.perf_counter() - self._said, 0.0
         if rows is not None and self._seen.unseen(rows).size == 0:
+            page_calls.fence()
             return  # without the lock: a row is seen when its record is where it must be
         with self.lock:
             for unsaved in self._unsaved(rows):
                 self._append(unsaved, columns)
-            # Whoever sees a row changed sees what is written here.
-            page_calls.fence()
 
     def save_ahead(self, rows: RowArray, columns: Mapping[str, Mapped]) -> None:
         """Begin to save rows, in any order, in another thread; `save` will wait for those it needs.
@@ -224,6 +229,7 @@ class Journal:
         # An interrupt between these three leaves a record too many, which is harmless.
         self._link = link
         self._write_header(self._header._replace(confirmed=link.number))
+        page_calls.fence()  # whoever sees a row changed sees the header
         self._seen.add(rows)
 
     def _make_room(self, size: int) -> None:

@@ -20,9 +20,10 @@ from .files import File
 
 _F_OFD_GETLK = getattr(fcntl, "F_OFD_GETLK", 36)
 _F_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", 37)
+_F_OFD_SETLKW = getattr(fcntl, "F_OFD_SETLKW", 38)
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock: type, whence, start, length, pid
 _OWNER_BYTES = 512
-_WRITER, _PINS = 0, 1  # the bytes of the file
+_WRITER, _PINS = 0, 1  # bytes of the file; `sharing` has others
 
 PIN_SECONDS = 1.0  # a commit waits so long for readers that pin the one before, and they for it
 
@@ -43,16 +44,22 @@ class WriterLock:
         """Take the lock."""
         self._file = file
         _held.add(file)  # first: another thread may fork at any moment
+        self._take(table)
+
+    def _take(self, table: str) -> None:
         try:
-            _set_lock(file, fcntl.F_WRLCK)
+            _set_lock(self._file, fcntl.F_WRLCK)
         except (BlockingIOError, PermissionError):
-            owner = signature(file) or "another process"
-            file.close()
-            raise TableLockedError(
-                f"{table} is open for writing by {owner}, and a table has one writer at a time "
-                f"(this is {_this_process()}). Close it there, or open it here with mode 'r'"
-            ) from None
-        self._sign(_this_process())
+            raise self._refusal(table, "Close it there") from None
+        self._sign(this_process())
+
+    def _refusal(self, table: str, hint: str) -> TableLockedError:
+        owner = signature(self._file) or "another process"
+        self._file.close()
+        return TableLockedError(
+            f"{table} is open for writing by {owner}, and a table has one writer at a time (this "
+            f"is {this_process()}). {hint}, or open it here with mode 'r'"
+        )
 
     def release(self) -> None:
         """Let the lock go; a second time, or in a forked child, this does nothing."""
@@ -76,13 +83,13 @@ class WriterLock:
 
 def signature(file: File) -> str:
     """Return the text that the last holder signed with and did not take back; it may be dead."""
-    owner = file.read(_OWNER_BYTES, 0).decode("ascii", "replace")
+    owner = file.read(_OWNER_BYTES, 0).partition(b"\0")[0].decode("ascii", "replace")
     return owner if owner.isprintable() else ""
 
 
-def is_held(file: File) -> bool:
-    """Return whether a live process holds the writer's lock; takes nothing."""
-    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+def is_held(file: File, byte: int = _WRITER) -> bool:
+    """Return whether a live process holds the writer's lock, or that of a byte; takes nothing."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind: int = _FLOCK.unpack(fcntl.fcntl(file.fd, _F_OFD_GETLK, asked))[0]
     return kind != fcntl.F_UNLCK
 
@@ -120,7 +127,27 @@ def _set_lock(file: File, kind: int, byte: int = _WRITER) -> None:
     fcntl.fcntl(file.fd, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
 
 
-def _this_process() -> str:
+def try_lock(file: File, byte: int, *, shared: bool = False) -> bool:
+    """Lock a byte, or change the lock there is; False if others have it."""
+    try:
+        _set_lock(file, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, byte)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def wait_lock(file: File, byte: int) -> None:
+    """Lock a byte when nobody else has it."""
+    fcntl.fcntl(file.fd, _F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+
+
+def unlock(file: File, byte: int) -> None:
+    """Let a byte go."""
+    _set_lock(file, fcntl.F_UNLCK, byte)
+
+
+def this_process() -> str:
+    """Return what a holder signs with."""
     return f"process {os.getpid()} on {os.uname().nodename}"
 
 

@@ -21,6 +21,8 @@ from .locks import WriterLock
 from .records import Filed, Records
 from .recovery import examine, examine_header
 from .seals import check_not_sealed
+from .shared_journal import SharedJournal
+from .sharing import SharedLock
 from .superfile import SuperFile
 
 
@@ -32,6 +34,7 @@ class Opened:
     directory : its directory; this object's from here on.
     writable : whether to take the lock, and to map for writing.
     keep : whether directory and `super` stay open, though it is for reading.
+    share : how the table is shared with other writers, if it is.
     health : where a failed write is reported.
 
     Attributes
@@ -46,13 +49,20 @@ class Opened:
     """
 
     def __init__(
-        self, directory: Directory, writable: bool, health: Health, *, keep: bool = False
+        self,
+        directory: Directory,
+        writable: bool,
+        health: Health,
+        *,
+        keep: bool = False,
+        share: str | None = None,
     ) -> None:
         """Lock, check and map the table."""
         self.directory = directory
         self.columns: dict[str, Mapped] = {}
         self.changes: Changes | None = None
         self._writable = writable
+        self._share = share
         self._health = health
         self._pid = os.getpid()
         self._names: dict[str, Identity] = {}  # of all files that are open
@@ -157,7 +167,10 @@ class Opened:
 
     def _take_lock(self) -> None:
         file = self.directory.open_file("LOCK", writable=True)
-        self._lock = WriterLock(file, self.directory.path)
+        if self._share is None:
+            self._lock = WriterLock(file, self.directory.path)
+        else:
+            self._lock = SharedLock(file, self.directory.path, self._share)
         self._names["LOCK"] = file.identity()
         if self.directory.identity("LOCK") != self._names["LOCK"]:
             raise CorruptTableError(f"{file.path} was replaced while it was being locked")
@@ -201,7 +214,12 @@ class Opened:
             examine(file, superblock)
             power = superblock.durability == "power"
             self._names[journal.NAME] = file.identity()
-            self._journal = Journal(file, superblock.uuid, power=power, health=self._health)
+            if isinstance(self._lock, SharedLock):
+                self._journal = SharedJournal(
+                    file, superblock.uuid, power=power, health=self._health, turn=self._lock.turn
+                )
+            else:
+                self._journal = Journal(file, superblock.uuid, power=power, health=self._health)
         except BaseException:
             file.close()
             raise

@@ -46,6 +46,7 @@ class Store(abc.ABC):
     allow_foreign, allow_network_fs : as they were given to `Table.open`.
     """
 
+    deaths: int = 0
     superblock: Superblock
     path: str | None
     mode: str
@@ -103,6 +104,13 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def commit(self, superblock: Superblock) -> None:
         """Make the rows as they are, and `superblock`, the last commit; raises as `writing`."""
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Have no other writer at work in the block, and `superblock` the last commit's successor.
+
+        Raises as `writing`; and WriterDiedError.
+        """
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
     def rollback(self) -> None:

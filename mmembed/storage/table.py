@@ -38,6 +38,8 @@ from .format import Superblock, as_json
 from .initial import Initial
 from .quantized import quantized_store
 from .records import arranged
+from .shared_store import SharedStore
+from .sharing import POLICIES
 from .store import Fill, FloatArray, MemoryStore, RowArray, Store, check_not_quantized
 
 
@@ -162,6 +164,8 @@ class Table(Copyable):
         mode: str = "r",
         *,
         view: str = "live",
+        shared: bool = False,
+        on_writer_death: str = "rollback",
         allow_foreign: bool = False,
         allow_network_fs: bool = False,
     ) -> Table:
@@ -175,6 +179,13 @@ class Table(Copyable):
             a commit or not, half written if one is unlucky. "committed", for mode "r": the rows of
             one commit, the last one, in each `gather`; `pin` keeps one for several. It takes no
             lock. Whole arrays (`column`) are not handed out, so it does not serve modules.
+        shared : with mode "r+", write beside other processes that say so too (Hogwild): they may
+            change a row at once, and what becomes of it then is anybody's guess. `commit` is of
+            what all have done, and waits for steps under way. No `add_column`, no `resize`.
+        on_writer_death : for shared tables, and the same for all: what the next commit does about a
+            writer that died in a `writing` block. "rollback": go back to the last commit; all
+            writers are told by WriterDiedError, and open the table again. "accept": commit its
+            half of a step; `writer_deaths` counts.
         allow_foreign : accept files of other users (than this one and root) and files that group or
             others may write to. Whoever may write to a mapped file can end this process.
         allow_network_fs : accept NFS, SMB, 9p, FUSE and their like. Locks and maps are not kept
@@ -191,7 +202,8 @@ class Table(Copyable):
             open for writing.
         ReadOnlyTableError   mode "r+", and its rows are of 8 bits, or it is sealed.
         ValueError           the mode is neither "r" nor "r+"; the view is neither "live" nor, with
-            mode "r", "committed".
+            mode "r", "committed"; `shared` without "r+", or with another `on_writer_death` than the
+            other writers'.
         OSError              the system refuses: PermissionError, for instance.
         """
         if mode not in ("r", "r+"):
@@ -202,6 +214,13 @@ class Table(Copyable):
             )
         where = os.path.abspath(os.fsdecode(path))
         allowed = {"allow_foreign": allow_foreign, "allow_network_fs": allow_network_fs}
+        if shared:
+            if mode != "r+" or on_writer_death not in POLICIES:
+                raise ValueError(
+                    "shared=True takes mode 'r+' and on_writer_death='rollback' or 'accept'; got "
+                    f"{mode!r} and {on_writer_death!r}"
+                )
+            return cls(SharedStore.share(where, on_writer_death, **allowed))
         return cls(DirectoryStore.open(where, mode, view, **allowed))
 
     @classmethod
@@ -424,17 +443,18 @@ class Table(Copyable):
         store = self._open_store()
         if self._blocks:
             raise RuntimeError("commit in a `writing` block, whose rows may be half written")
-        last = store.superblock
-        step = last.step + 1 if step is None else step
-        store.commit(
-            replace(
-                last,
-                epoch=last.epoch + 1,
-                commits=last.commits + 1,
-                step=whole_number("step", step, 0, 2**64 - 1),
-                metadata=last.metadata if metadata is None else as_json(metadata),
+        with store.alone():
+            last = store.superblock
+            step = last.step + 1 if step is None else step
+            store.commit(
+                replace(
+                    last,
+                    epoch=last.epoch + 1,
+                    commits=last.commits + 1,
+                    step=whole_number("step", step, 0, 2**64 - 1),
+                    metadata=last.metadata if metadata is None else as_json(metadata),
+                )
             )
-        )
 
     def rollback(self) -> None:
         """Undo what no commit recorded: rows, columns that were added, and counters.

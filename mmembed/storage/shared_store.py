@@ -50,6 +50,8 @@ class SharedStore(DirectoryStore):
         store = cls(Directory.open(path, **allowed), policy)
         try:
             check_not_quantized(store.superblock, path)
+            if any(getattr(column, "lazy", False) for column in store.superblock.columns):
+                store._refuse("rows that are computed until they are written have one writer")
             if store._files.changes is not None:
                 store._refuse("changes cannot be tracked, and it tracks them: it has one writer")
             if store._lock.first:
@@ -102,6 +104,9 @@ class SharedStore(DirectoryStore):
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`; what others change in the block is not kept apart."""
         self.check_writable()
+        if self._lock.in_step:
+            # A commit that waits for the first block has the turn which this one would wait for.
+            raise RuntimeError("a `writing` block within another one, of a shared table")
         begun = False
         try:
             with self._turn:

@@ -166,6 +166,11 @@ class SharedLock(WriterLock):
 
     # Steps. A mark is made in one's own turn, so that nobody begins a step in another's.
 
+    @property
+    def in_step(self) -> bool:
+        """Whether this writer's place is marked."""
+        return self._steps > 0
+
     def begin_step(self, kind: bytes = IN_STEP) -> None:
         """Mark the place."""
         self._steps += 1

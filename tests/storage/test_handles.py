@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -246,3 +247,39 @@ def test_rows_beyond_32_bits_are_where_they_belong(path, rows, dim):
         with pytest.raises(IndexError, match=rf"id {rows} at 0 .*valid: 0\.\.{rows - 1}\)"):
             table.gather([rows])
     assert (path / "weight.npy").stat().st_blocks * 512 < 2**20
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_a_loader_read_commits_while_their_parent_trains(small, method):
+    context = multiprocessing.get_context(method)
+    with Table.open(small, "r+") as table, Table.open(small, view="committed") as reader:
+        table.write([1, 2, 3], 1)
+        table.commit()
+        with context.Pool(2) as pool:
+            results = pool.starmap_async(workers.watch, [(reader, 200)] * 4)
+            number = 1
+            while not results.ready() or number < 5:
+                number += 1
+                table.write([1, 2], -1)
+                table.write([1, 2, 3], number)
+                table.commit()
+                time.sleep(0.002)
+
+            assert results.get() == [("committed", False)] * 4
+
+
+@pytest.mark.parametrize("view", ["live", "committed"])
+def test_a_reader_of_before_a_fork_reads_on_in_the_child_after_its_parent_ended(small, view):
+    table = Table.open(small, view=view)
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        if os.fork() == 0:
+            with Table.open(small, "r+") as writer:
+                writer.write(0, 8)
+            os.write(writing, bytes(table[0].astype(np.uint8)))
+        os._exit(0)
+    os.waitpid(parent, 0)
+
+    assert os.read(reading, 10) == b"\x08\x08\x08"
+    table.close()

@@ -220,6 +220,14 @@ def test_a_going_back_that_its_writer_did_not_survive_is_ended_by_another(zeros,
         assert (reader[:] == 0).all()
 
 
+def test_steps_of_one_writer_are_not_nested(zeros):
+    with share(zeros) as table, table.writing(np.array([1])):
+        with pytest.raises(RuntimeError, match="within another one"), table.writing():
+            pass
+        with pytest.raises(RuntimeError, match="commit in a `writing` block"):
+            table.commit()
+
+
 def test_a_commit_waits_until_steps_have_ended(zeros):
     with share(zeros) as one, share(zeros) as other:
         begun, ended = threading.Event(), []

@@ -46,6 +46,7 @@ class Variant:
     flight: int = 0
     float64: bool = False
     newest: bool = False  # needs compute capability 9.0
+    fused: bool = False  # has products fused into sums: those of NVIDIA's pow()
 
 
 def widths(wide):
@@ -103,9 +104,10 @@ def of_rows(table, out, width, wide):
     if table == out:
         for kind in range(6):
             kernel = norms.row_norms(kind, table, width, "int64")
-            yield Variant(f"row_norms{kind}-{name}", kernel, wide, False, 0, True)
+            fused = kind == norms.POWERS
+            yield Variant(f"row_norms{kind}-{name}", kernel, wide, False, 0, True, fused=fused)
             kernel = norms.renorm(kind, table, width, "int64")
-            yield Variant(f"renorm{kind}-{name}", kernel, wide, wide, 0, True)
+            yield Variant(f"renorm{kind}-{name}", kernel, wide, wide, 0, True, fused=fused)
     if table == out and width * size >= 4 and size >= 4:
         for index, vectors in itertools.product(INDEX, (False, True)):
             kernel = segments.scatter_add_atomic(table, width, index, vectors)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...narrow import is_bfloat16
+from . import dlpack
 from .requirements import runtime
 
 
@@ -36,12 +37,14 @@ class DeviceArray:
         strides: tuple[int, ...] | None,
         dtype: np.dtype[Any],
         owner: Any,
+        base: Any = None,
     ) -> None:
         self.address = address
         self.shape = tuple(int(length) for length in shape)
         self.dtype = dtype
         self.strides = strides or _packed_strides(self.shape, dtype.itemsize)
         self.owner = owner
+        self._base = base  # what owns the owner's memory
         if any(stride < 0 for stride in self.strides):
             raise ValueError(f"an array on the GPU cannot have negative strides: {self.strides}")
 
@@ -87,7 +90,7 @@ class DeviceArray:
         shape = (last - first, *self.shape[1:])
         address = self.address + first * self.strides[0]
         owner = self.owner[first:last] if runtime().simulated else self.owner
-        return DeviceArray(address, shape, self.strides, self.dtype, owner)
+        return DeviceArray(address, shape, self.strides, self.dtype, owner, self._base)
 
     def numpy(self) -> npt.NDArray[Any]:
         """Return a copy in the memory of the CPU, once everything started before is done."""
@@ -115,6 +118,32 @@ class DeviceArray:
             "strides": strides,
             "stream": 1,  # the legacy default stream, on which kernels run
         }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return (kind, number) of the device."""
+        found: tuple[int, int] = runtime().dlpack_device()
+        return found
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Return a capsule over the same memory.
+
+        Raises
+        ------
+        BufferError  a copy, or another device, is asked for; DLPack has no such dtype.
+        """
+        device = self.__dlpack_device__()
+        if copy or (dl_device is not None and dl_device != device):
+            raise BufferError("arrays on the GPU are shared where they are: copy them afterwards")
+        if stream not in (None, -1, 1):  # it does not wait for the stream on which kernels run
+            runtime().synchronize()
+        return dlpack.give(self, device)
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
@@ -148,8 +177,8 @@ def as_device(value: Any) -> DeviceArray:
 
     Parameters
     ----------
-    value : a DeviceArray, or anything with `__cuda_array_interface__`: an array of CuPy or Numba,
-        a tensor of torch that needs no gradient.
+    value : a DeviceArray, or anything with `__cuda_array_interface__` or `__dlpack__`: an array of
+        CuPy or Numba, a tensor of torch that needs no gradient.
 
     Raises
     ------
@@ -161,11 +190,27 @@ def as_device(value: Any) -> DeviceArray:
         return DeviceArray(value.ctypes.data, value.shape, value.strides, value.dtype, value)
     try:
         described = value.__cuda_array_interface__
-    except (AttributeError, TypeError, RuntimeError) as error:
-        raise TypeError(
-            f"expected an array on the GPU, got {type(value).__name__}; copy it there with "
-            "to_device()"
-        ) from error
+    except (AttributeError, TypeError, RuntimeError):
+        return _by_dlpack(value)
     shape, strides = described["shape"], described.get("strides")
     dtype = np.dtype(described["typestr"])
     return DeviceArray(described["data"][0], shape, strides, dtype, value)
+
+
+def _by_dlpack(value: Any) -> DeviceArray:
+    """Return an array that another library shares; TypeError unless it is on the GPU."""
+    kind, _ = runtime().dlpack_device()
+    try:
+        if value.__dlpack_device__()[0] != kind:
+            raise TypeError("it is on another device")
+        capsule = value.__dlpack__(stream=1) if kind == dlpack.CUDA else value.__dlpack__()
+    except (AttributeError, TypeError, RuntimeError, BufferError) as error:
+        raise TypeError(
+            f"expected an array on the GPU, got {type(value).__name__} ({error}); copy it there "
+            "with to_device()"
+        ) from error
+    taken = dlpack.Taken(capsule)
+    made = DeviceArray(taken.address, taken.shape, taken.strides, taken.dtype, taken, taken)
+    if runtime().simulated:
+        made.owner = runtime().over(made)
+    return made

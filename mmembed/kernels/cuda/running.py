@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import target
+from . import dlpack, target
 
 os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")
 
@@ -182,6 +182,17 @@ def _copy(target: int, source: int, size: int, to_device: bool) -> None:
     (status,) = copy(target, source, size)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(f"CUDA copy failed: {status}")
+
+
+def over(array: Any) -> npt.NDArray[Any]:
+    """Return the NumPy array over a simulated one's memory."""
+    memory = (ctypes.c_char * array.extent).from_address(array.address) if array.extent else b""
+    return np.ndarray(array.shape, array.dtype, memory, 0, array.strides)
+
+
+def dlpack_device() -> tuple[int, int]:
+    """Return what DLPack calls the device of arrays: (kind, number)."""
+    return (dlpack.CPU, 0) if simulated else (dlpack.CUDA, int(cuda.get_current_device().id))
 
 
 def synchronize() -> None:

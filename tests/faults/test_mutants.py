@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmembed.storage import journal_format, recovery
+from mmembed.storage import format, journal_format, recovery
 from mmembed.storage.directory import DirectoryStore
 from mmembed.storage.health import Health
 from mmembed.storage.journal import Journal
@@ -15,7 +15,7 @@ from tests.storage import test_crash as crashes
 from tests.storage.examples import small_table
 from tests.storage.mutation import put_in
 
-from . import calls, kills, test_fuzz, test_power
+from . import calls, cuts, kills, places, test_fuzz, test_power, test_super
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
@@ -39,6 +39,12 @@ def lose_power(path, durability, attempts, draws, chosen):
 def power_lost(path, patch):
     """Losses of power over the model disk."""
     lose_power(path, "power", (53, 23), draws=12, chosen=1500)
+
+
+def power_cut(path, patch):
+    """A file system of its own, shut down at random."""
+    places.need("ext4")
+    cuts.Cuts("ext4", seed=4).run(40)
 
 
 def power_lost_unsynced(path, patch):
@@ -67,6 +73,12 @@ MUTANTS = {
     ),
     "journal not synced before the store": (
         Journal, "_append", "if self._power:", "if False:", power_lost,
+    ),
+    "journal not synced before the store, on a real file system": (
+        Journal, "_append", "if self._power:", "if False:", power_cut,
+    ),
+    "rows not synced at a commit, on a real file system": (
+        DirectoryStore, "_flush", "memory.flush()", "pass", power_cut,
     ),
     "super before the rows": (
         DirectoryStore, "commit", "            if power:\n                self._flush()",
@@ -108,6 +120,20 @@ MUTANTS = {
     "boots not compared": (
         Opened, "_check_boot", "superblock.boot_id != boot_id()", "False",
         power_lost_unsynced,
+    ),
+    "one slot of super for all epochs": (
+        format, "slot_offset", "return SLOT_BYTES * (epoch & 1)", "return 0", test_super.torn_super,
+    ),
+    "both copies of a mark at once": (
+        SuperFile, "rewrite",
+        "self.file.write(copy, at)\n                self.file.sync()",
+        "self.file.write(copy, at)\n            self.file.sync()", test_super.torn_super,
+    ),
+    "super not written again at an opening": (
+        DirectoryStore, "_recover",
+        "last.rewrite(replace(newest, attempt=attempt, boot_id=boot_id(), clean=False))",
+        "last.last = replace(newest, attempt=attempt, boot_id=boot_id(), clean=False)",
+        test_super.failed_sync,
     ),
     "confirmed ignored": (
         recovery, "examine", "if len(links) < header.confirmed", "if False", test_fuzz.fuzzed,

@@ -242,7 +242,7 @@ class DirectoryStore(Store):
     def will_write(self, rows: RowArray) -> None:
         """See `Table.will_write`."""
         if self.mode == "r+" and self._pid == os.getpid() and self._health.failure is None:
-            self._files.journal.save_ahead(rows, self._files.old_rows())
+            self._files.journal.save_ahead(rows, self._files.old_rows)
 
     def check_writable(self) -> None:
         """See `Store.check_writable`."""

@@ -14,7 +14,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 from uuid import UUID
@@ -106,6 +106,7 @@ class Journal:
         The caller sees to it that nothing has to be undone any more by what the journal holds.
         """
         with self.lock:
+            self._ahead.clear()
             self._layout = layout
             self._link = START
             if rows == self._seen.rows:
@@ -147,11 +148,13 @@ class Journal:
             for unsaved in self._unsaved(rows):
                 self._append(unsaved, columns)
 
-    def save_ahead(self, rows: RowArray, columns: Mapping[str, Mapped]) -> None:
+    def save_ahead(self, rows: RowArray, columns: Callable[[], Mapping[str, Mapped]]) -> None:
         """Begin to save rows, in any order, in another thread; `save` will wait for those it needs.
 
         Whatever goes wrong there will go wrong again in `save`, which says so. What several calls
         have brought while the thread was waiting for the disk becomes one record, and one sync.
+        `columns` says which they are by then: a map of now may be of a file that is replaced.
+
         Where nothing is synced, and `save` used to follow at once, another thread costs more than
         it saves, and nothing happens.
         """
@@ -165,14 +168,14 @@ class Journal:
         self._ahead.append(rows)
         self._thread.submit(self._save_quietly, columns)
 
-    def _save_quietly(self, columns: Mapping[str, Mapped]) -> None:
+    def _save_quietly(self, columns: Callable[[], Mapping[str, Mapped]]) -> None:
         with contextlib.suppress(Exception), self.lock:
             if not self._ahead or self.file.fd < 0 or self._health.failure is not None:
                 return
             waiting = [self._ahead.popleft() for _ in range(len(self._ahead))]
             unseen = [self._seen.unseen(rows) for rows in waiting]
             for unsaved in self._unsaved(np.unique(np.concatenate(unseen))):
-                self._append(unsaved, columns)
+                self._append(unsaved, columns())
 
     def close(self) -> None:
         """Close the file; a second time is harmless."""
@@ -215,11 +218,13 @@ class Journal:
                 pages.expect(rows)
         for name, image in images.items():
             array = columns[name].read
-            kernels.gather(
+            bad = kernels.gather(
                 array if array.ndim == 2 else array[:, None],
                 ids,
                 image if image.ndim == 2 else image[:, None],
             )
+            if bad >= 0:  # then nothing was copied
+                raise IndexError(f"row {ids[bad]} is outside the {len(array)} rows of {name}")
         commit = self._header.commit
         link = seal(record, rows.size, self._layout, self._uuid, commit, self._link)
         with self._health.fatal(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -144,6 +145,37 @@ def test_rows_said_ahead_while_the_disk_is_waited_for_become_one_record(path):
         assert (len(undo.links), undo.rows) == (1, 4)
         table.write([2, 5, 7, 9], 1)
         assert log.records == 1
+
+
+@pytest.mark.parametrize("layout", ["columns", "records"])
+def test_a_thread_that_comes_late_saves_the_rows_that_have_come_since(path, layout):
+    with Table.create(path, 50, 3, layout=layout, init="ones") as table:
+        table.commit()
+        log = table._store._files.journal
+        go = threading.Event()
+        log._thread = futures.ThreadPoolExecutor(1)
+        log._thread.submit(go.wait, 30)
+        table.will_write(np.array([4]))
+        table.resize(5000)
+        table.will_write(np.array([7, 4999]))
+        go.set()
+        log._thread.submit(bool).result()
+        assert (log.records, examined(table).rows) == (1, 3)
+
+        table.write([4, 7, 4999], 5)
+        table.rollback()
+        assert table[[4, 7, 4999]].tolist() == [[1] * 3] * 3
+
+
+def test_rows_that_are_not_in_a_column_are_never_taken_for_saved(path):
+    with Table.create(path, 50, 3) as table:
+        log = table._store._files.journal
+        old = table._store._files.old_rows()
+        table.resize(60)
+
+        with pytest.raises(IndexError, match="row 55 is outside the 50 rows of weight"):
+            log.save(np.array([55]), old)
+        assert log._seen.unseen(np.array([55])).size == 1
 
 
 def test_rows_that_are_saved_are_written_without_waiting_for_others(path):

@@ -47,12 +47,16 @@ class SeenRows:
 
     def all_seen(self, block: int = 1 << 20) -> Iterator[RowArray]:
         """Yield the rows that are in the set, in order, from some `block` bytes at a time."""
+        block = max(8, block // 8 * 8)
         for first in range(0, self._bits.size, block):
-            filled = np.flatnonzero(self._bits[first : first + block])
-            if filled.size:
-                bits = np.unpackbits(self._bits[first + filled], bitorder="little")
-                place = np.flatnonzero(bits)
-                yield ((first + filled[place >> 3]) << 3) + (place & 7)
+            bits = self._bits[first : first + block]
+            whole = bits.size // 8 * 8
+            words = np.flatnonzero(bits[:whole].view(np.uint64))  # few of very many
+            near = (words[:, None] * 8 + np.arange(8)).reshape(-1)
+            near = np.concatenate([near, np.arange(whole, bits.size)])
+            place = np.flatnonzero(np.unpackbits(bits[near], bitorder="little"))
+            if place.size:
+                yield ((first + near[place >> 3]) << 3) + (place & 7)
 
     def add(self, rows: RowArray) -> None:
         """Put rows into the set."""

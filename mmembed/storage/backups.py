@@ -59,7 +59,8 @@ class Copyable(Readable):
 
         That takes a file of 4 bytes for each row (for rows shorter than 256 bytes, for several),
         which commits write to. Copies of the table that are to be brought up to date by deltas are
-        made after this. Nothing happens if changes are tracked already.
+        made after this. Nothing happens if changes are tracked already. Such a table has one writer
+        at a time: it cannot be opened with `shared`.
 
         Raises
         ------

@@ -16,6 +16,14 @@ from mmembed.storage import Table
 from mmembed.storage.column import Column
 from mmembed.storage.format import CHECKSUM, COPY_BYTES, HEADER_BYTES, SUPER_BYTES, Superblock
 from mmembed.storage.initial import Initial
+from mmembed.storage.journal_format import (
+    RECORDS_AT,
+    START,
+    Header,
+    Layout,
+    encode_header,
+    seal,
+)
 
 EXAMPLE = Superblock(
     uuid=UUID("00112233-4455-6677-8899-aabbccddeeff"),
@@ -65,6 +73,21 @@ EXAMPLE_HEADER = (
     b"{'descr': '<f4', 'fortran_order': False, 'shape': (5, 3), } "
     b"# mmembed 1 uuid=00112233445566778899aabbccddeeff role=weight crc="
 )
+
+
+def example_journal() -> bytes:
+    """The journal of EXAMPLE after one record: rows 0 and 4, as commit 3 left them."""
+    layout = Layout(EXAMPLE.columns)
+    record = np.zeros(layout.record_bytes(2), np.uint8)
+    ids, images = layout.parts(record, 2)
+    ids[...] = [0, 4]
+    images["weight"][...] = [[1, 2, 3], [4, 5, 6]]
+    images["weight.adagrad.sum"][...] = [0.5, 0.25]
+    seal(record, 2, layout, EXAMPLE.uuid, EXAMPLE.commits + 1, START)
+    begun, confirmed = (
+        encode_header(Header(EXAMPLE.commits + 1, EXAMPLE.attempt, n), EXAMPLE.uuid) for n in (0, 1)
+    )
+    return (begun + confirmed).ljust(RECORDS_AT, b"\0") + record.tobytes()
 
 
 def small_table(path: pathlib.Path) -> pathlib.Path:

@@ -12,7 +12,7 @@ from mmembed.storage.column import MAX_NAME, Column, column_seed
 from mmembed.storage.initial import Initial
 from mmembed.storage.records import MAX_DESCR, Records
 
-from .examples import EXAMPLE, hexdump
+from .examples import EXAMPLE, example_journal, hexdump
 
 FIELD = r"^\| (\d+) \| (\S+(?: bytes)?) \| "
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "format.md").read_text()
@@ -53,6 +53,10 @@ def test_the_worked_example_is_made_by_the_code():
     assert f"```\n{hexdump(format.encode_copy(EXAMPLE))}\n```" in PAGE
     header = format.encode_header(EXAMPLE.columns[0], EXAMPLE.rows, EXAMPLE.uuid)
     assert f"```\n{hexdump(header[:144])}\n```" in PAGE
+
+
+def test_the_example_of_the_journal_is_made_by_the_code():
+    assert f"```\n{hexdump(example_journal())}\n```" in PAGE
 
 
 def test_the_example_of_records_is_made_by_the_code():

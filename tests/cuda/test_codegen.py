@@ -47,6 +47,8 @@ def check(variant, cc, folder):
     assert code.registers <= (64 if variant.kernel.bounds == (256, 4) else 80)
     fused = re.search(r"\bfma\.rn\.f(32|64)", code.ptx)
     assert variant.fused or not fused, "a product is fused into a sum"
+    rough = re.search(r"\w+(\.\w+)*\.(approx|ftz)\b", code.ptx)
+    assert variant.fused or not rough, "a quotient, a root or a small number is not exact"
     assert variant.float64 or ".f64" not in code.ptx
     if variant.loads:
         assert code.count(r"^(@!?U?P\w+ )?LDG\S*\.128") > 0

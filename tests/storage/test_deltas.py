@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmembed.errors import CorruptTableError, DeltaError, TableLockedError
-from mmembed.storage import Table, deltas, verify
+from mmembed.storage import Table, deltas, diff, verify
 from mmembed.storage.changes import Changes
 from mmembed.storage.changes_format import MARKS_AT, MOST_RUNS
 from mmembed.storage.delta_format import RECORDS_AT
@@ -124,6 +124,29 @@ def test_growth_and_columns_come_along(path, base, delta):
     assert made.rows == 1
     apply(base, delta)
     assert state(base) == state(path)
+
+
+def test_records_are_copied_and_brought_up_to_date(path, base, delta):
+    with Table.create(
+        path, 300, 70, layout="records", columns={"weight.sum": {"init": "ones"}}
+    ) as table:
+        table.track_changes()
+        table.commit()
+        table.snapshot(base)
+        with table.writing(np.array([3, 299])) as columns:
+            for name in columns:
+                columns[name][[3, 299]] = 7
+        table.add_column("late", scalar=True)
+        table.commit()
+        table.write([4], 1)
+        made = table.export_delta(delta, since=1)
+        table.rollback()
+
+    assert made.rows == 2
+    apply(base, delta)
+    with Table.open(base) as copy, Table.open(path) as table:
+        assert diff(table, copy).same
+    assert not [finding for finding in verify(base, deep=True) if finding.state == "bad"]
 
 
 def test_short_rows_share_a_mark(path, base, delta):

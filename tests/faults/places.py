@@ -1,7 +1,7 @@
 """Small file systems of a test's own: memory of a few MB, and ext4 or XFS in a file.
 
 Whether this machine allows them is found out by trying once. MMEMBED_REQUIRE_FAULTS lists what may
-not be skipped: tmpfs, ext4, xfs, strace, fuse.
+not be skipped: tmpfs, ext4, xfs, strace.
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def stride_of(array: DeviceArray) -> int:
 
 def check_rows(array: DeviceArray) -> None:
     """Raise ValueError unless an array is a matrix whose rows are contiguous."""
-    if array.ndim != 2 or (array.shape[1] > 1 and array.strides[1] != array.itemsize):
+    # The strides of an array without elements say nothing.
+    spread = array.ndim == 2 and array.size and array.shape[1] > 1
+    if array.ndim != 2 or (spread and array.strides[1] != array.itemsize):
         raise ValueError(f"expected (rows, dim) with contiguous rows, got {array!r}")
 
 

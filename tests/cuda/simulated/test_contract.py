@@ -78,6 +78,18 @@ def test_update_follows_its_rule_on_more_shapes(name, case, weight_decay, maximi
     check_update(body, case, name, weight_decay, maximize)
 
 
+@pytest.mark.parametrize("name", ["gather", "gather_bags", "renorm", "scatter_add"])
+def test_a_table_without_rows_has_no_good_id(name):
+    CHECKS[name](body, MORE["no rows"])
+
+
+def test_rows_that_are_not_contiguous_are_refused():
+    table, out = np.zeros((3, 8), np.float32)[:, ::2], np.empty((1, 4), np.float32)
+
+    with pytest.raises(ValueError, match="with contiguous rows"):
+        body.gather(table, np.zeros(1, np.int64), out)
+
+
 def test_a_row_wider_than_a_warp_is_copied_whole():
     CHECKS["gather"](body, MORE["wide"])
 

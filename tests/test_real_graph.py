@@ -76,8 +76,8 @@ def test_steps_on_disk_have_the_losses_and_the_bits_of_those_in_memory(database,
 
     runs = real_graph.measure(graph, arguments, tmp_path)["runs"]
 
-    assert [run.get("failed") for run in runs] == [None] * 3
-    assert [run["steps with another loss"] for run in runs] == [0] * 3
+    assert [run.get("failed") for run in runs] == [None] * 4
+    assert [run["steps with another loss"] for run in runs] == [0] * 4
     assert all(run["same bits of rows and state"] for run in runs)
     first, last = runs[0]["loss at first, at last"]
     assert last < first

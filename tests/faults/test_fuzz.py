@@ -16,6 +16,7 @@ import pytest
 from mmembed.errors import CorruptTableError, MmembedError
 from mmembed.storage import Table, journal_format
 from mmembed.storage.format import HEADER_BYTES
+from tests.storage.examples import change_copies
 
 from . import calls, replay
 
@@ -163,6 +164,55 @@ def test_a_forged_record_is_refused_and_nothing_changes(quick_path, forgery):
     with pytest.raises(CorruptTableError, match=r"undo(: record 0| has 0 whole records)"):
         Table.open(quick_path, "r+")
     assert before == {file.name: file.read_bytes() for file in quick_path.iterdir()}
+
+
+def resealed(path, chance: random.Random) -> None:
+    """Damage a field of `super`, of a header of the journal or of its first record, and seal it."""
+    what = chance.choice(["super", "header", "record"])
+    at, change = chance.randrange(0, 128), chance.randbytes(chance.choice([1, 2, 4, 8]))
+    if what == "super":
+        change_copies(path, lambda body: body[:at] + change + body[at + len(change) :])
+        return
+    undo = (path / "undo").read_bytes()
+    if what == "record":
+        (path / "undo").write_bytes(resealed_record(undo, at % 96, change))
+        return
+    body = bytearray(undo[:48])
+    body[at % 40 : at % 40 + len(change)] = change
+    sealed = bytes(body[:48]) + struct.pack("<I", zlib.crc32(body[:48]))
+    (path / "undo").write_bytes(sealed + undo[52:])
+
+
+def fuzz_resealed(path, cases: int, seed: int) -> dict[str, int]:
+    """Damage and seal again so many times: a table is refused by an error of ours, or opens."""
+    template = path.with_name("template")
+    template.parent.mkdir(exist_ok=True)
+    hot(template)
+    chance = random.Random(seed)
+    found = {"refused": 0, "opened": 0}
+    for _ in range(cases):
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(template, path)
+        resealed(path, chance)
+        try:
+            Table.open(path).close()
+            Table.open(path, "r+").close()
+            found["opened"] += 1
+        except MmembedError:
+            found["refused"] += 1
+    return found
+
+
+def test_damage_that_was_sealed_again_is_refused_or_a_table(quick_path):
+    found = fuzz_resealed(quick_path, 500, seed=1)
+
+    assert found["refused"] > 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_much_damage_that_was_sealed_again_is_refused_or_a_table(quick_path, seed):
+    fuzz_resealed(quick_path, 20_000, seed)
 
 
 def forged_ids(path, patch=None):

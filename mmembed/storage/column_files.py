@@ -31,14 +31,15 @@ from .store import BLOCK_BYTES, Fill, FloatArray, initial_blocks
 class Mapped:
     """A column in the address space; `stored` is None where the table is open for reading only.
 
-    `pages` asks for rows before they are read; None if they have no bytes. Columns in records have
-    one map, and one `pages`, in common.
+    `file` is the name of its file. `pages` asks for rows before they are read; None if they have no
+    bytes. Columns in records have one map, and one `pages`, in common.
     """
 
     memory: mmap.mmap
     read: FloatArray
     stored: FloatArray | None
     pages: ColumnPages | None
+    file: str
 
 
 def write_column(
@@ -126,7 +127,7 @@ def map_column(file: File, column: Filed, rows: int, *, writable: bool) -> Mappe
     if read.size:
         address = read.__array_interface__["data"][0] - HEADER_BYTES
         pages = ColumnPages(memory, address, HEADER_BYTES, rows, column.row_bytes)
-    return Mapped(memory, read, stored, pages)
+    return Mapped(memory, read, stored, pages, f"{column.name}.npy")
 
 
 def by_name(mapped: Mapped, column: Filed) -> dict[str, Mapped]:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import numpy as np
 
+from .column import MAX_BYTES, whole_number
 from .store import Store
 
 
@@ -74,6 +75,18 @@ class Described:
         """Bytes from one record to the next; None with the layout "columns"."""
         records = self._store.superblock.records
         return None if records is None else records.stride
+
+    @property
+    def dirty_budget(self) -> int | None:
+        """Bytes of pages that may be changed and not on the disk; None: left to the system.
+
+        See `open`; it can be set at any time.
+        """
+        return self._store.dirty_budget
+
+    @dirty_budget.setter
+    def dirty_budget(self, budget: int) -> None:
+        self._store.limit_dirty(whole_number("dirty_budget", budget, 0, MAX_BYTES))
 
     @property
     def path(self) -> pathlib.Path | None:

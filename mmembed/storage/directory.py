@@ -50,6 +50,7 @@ from .records import Filed
 from .recovery import examine, roll_back
 from .store import Fill, FloatArray, RowArray, Store, check_not_quantized
 from .superfile import SuperFile, check_room
+from .writeback import WriteBack
 
 
 def looks_like_table(path: str | os.PathLike[str]) -> bool:
@@ -101,6 +102,16 @@ class DirectoryStore(Store):
         self.clean = self.superblock.clean
         # Columns of which the disk may not have everything.
         self._unsynced = set() if self.clean else set(self._files.columns)
+        self._back = WriteBack(directory)
+
+    @property
+    def dirty_budget(self) -> int | None:
+        """See `Store.dirty_budget`."""
+        return self._back.budget
+
+    def limit_dirty(self, budget: int) -> None:
+        """See `Store.limit_dirty`."""
+        self._back.give(budget)
 
     @classmethod
     def create(
@@ -232,12 +243,18 @@ class DirectoryStore(Store):
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
         self.check_writable()
+        if self._back.budget is not None:
+            mapped = self._files.columns.values()
+            self._back.admit({each.pages: each.file for each in mapped if each.pages}, rows)
         self._files.journal.save(rows, self._files.old_rows())
         self._pending = True
         self._cadence.wrote()
         door = _Door(self._files.columns, self._unsynced, rows)
-        yield door
-        door.done()
+        try:
+            yield door
+            door.done()
+        finally:
+            self._back.changed(door.met, rows)
 
     def will_write(self, rows: RowArray) -> None:
         """See `Table.will_write`."""
@@ -273,6 +290,7 @@ class DirectoryStore(Store):
             self._files.columns |= self._files.map(superblock, column)
             self.superblock = superblock
             self._pending = True
+            self._back.forget()  # there may have been another file of that name
         except BaseException:
             self.superblock = before
             self._files.columns.pop(column.name, None)
@@ -366,6 +384,7 @@ class DirectoryStore(Store):
         log, last = self._files.journal, self._files.super
         with log.lock, self._health.fatal():
             self._put_back()
+            self._back.forget()
             known = {column.name for column in last.last.columns}
             for name in [name for name in self._files.columns if name not in known]:
                 del self._files.columns[name]
@@ -423,6 +442,7 @@ class DirectoryStore(Store):
         self._pending = False
         if self._committed is not None:
             self._committed.close()
+        self._back.close()
         self._files.release()
 
     def __del__(self) -> None:
@@ -449,7 +469,7 @@ class _Door(Mapping[str, FloatArray]):
         self._columns = columns
         self._taken = taken
         self._rows = rows
-        self._met: set[ColumnPages] = set()  # columns in records have theirs in common
+        self.met: dict[ColumnPages, str] = {}  # columns in records have theirs in common
         self._named: set[str] = set()
         self._watched: list[ColumnPages] = []
 
@@ -457,8 +477,8 @@ class _Door(Mapping[str, FloatArray]):
         array, pages = self._columns[name].stored, self._columns[name].pages
         assert array is not None
         self._taken.add(name)
-        if pages is not None and pages not in self._met:
-            self._met.add(pages)
+        if pages is not None and pages not in self.met:
+            self.met[pages] = self._columns[name].file
             if self._rows is None:
                 pages.check_size()
             elif pages.expect(self._rows):

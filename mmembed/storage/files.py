@@ -22,6 +22,7 @@ from .mounts import refuse_remote
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+_WRITE_AND_WAIT = 2 | 4  # SYNC_FILE_RANGE_WRITE, SYNC_FILE_RANGE_WAIT_AFTER
 _PAGE = mmap.PAGESIZE
 _FICLONE = 0x40049409
 _NO_CLONES = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
@@ -175,6 +176,21 @@ class File(_Descriptor):
     def forget(self) -> None:
         """Let the system drop what it has of the file in memory, so that reading asks the disk."""
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def write_back(self) -> None:
+        """Return when what had changed of the file's pages was written, if not for good: no sync.
+
+        Where the system has no such call, nothing happens.
+        """
+        import ctypes  # as below
+
+        call = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+        if call is None:
+            return
+        call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+        if call(self.fd, 0, 0, _WRITE_AND_WAIT) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), self.path)
 
     def is_deleted(self) -> bool:
         """Return whether the file has no name any more."""

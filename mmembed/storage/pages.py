@@ -26,6 +26,7 @@ from .distinct import Distinct
 
 IdArray = npt.NDArray[np.signedinteger[Any]]
 PageArray = npt.NDArray[np.int64]
+Marks = page_calls.Marks
 
 SHIFT = mmap.PAGESIZE.bit_length() - 1
 LOOK_EVERY = 4096  # ids between two looks at the page faults, while a column rests
@@ -136,7 +137,7 @@ class ColumnPages:
         aligned = row_bytes and mmap.PAGESIZE % row_bytes == 0 and first % row_bytes == 0
         self._spread = 1 if aligned else (row_bytes + 2 * mmap.PAGESIZE - 2) >> SHIFT
         # Zeros of NumPy's take memory when they are touched: a byte per page that was.
-        self._marks = np.zeros((self._length >> SHIFT) + 1, np.uint8)
+        self._marks = np.zeros(self.count, np.uint8)
         self._left = 0
         self._resting = row_bytes == 0
         self._calm = 0
@@ -283,10 +284,18 @@ class ColumnPages:
             portion.done()
         self._loose.clear()
 
-    def _wanted(self, ids: IdArray, passed: int) -> PageArray:
+    @property
+    def count(self) -> int:
+        """Number of pages of the map."""
+        return (self._length >> SHIFT) + 1
+
+    def lying_in(self, ids: IdArray, marks: Marks, passed: int) -> PageArray:
+        """Return the pages that rows lie in, as the ids come, but for those with a mark."""
         out = np.empty(ids.size * self._spread, np.int64)
-        count = page_calls.pages_of(ids, *self._layout, self._marks, passed, out)
-        pages = out[:count]
+        return out[: page_calls.pages_of(ids, *self._layout, marks, passed, out)]
+
+    def _wanted(self, ids: IdArray, passed: int) -> PageArray:
+        pages = self.lying_in(ids, self._marks, passed)
         pages.sort()
         self._distinct_pages.add(pages)
         return pages

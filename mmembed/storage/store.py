@@ -69,6 +69,14 @@ class Store(abc.ABC):
         """What gives rows of the last commit, if the table was opened for that."""
         return None
 
+    @property
+    def dirty_budget(self) -> int | None:
+        """Bytes that may be changed and not on the disk; None: left to the system, or no files."""
+        return None
+
+    def limit_dirty(self, budget: int) -> None:  # noqa: B027
+        """Set the budget; 0 leaves it to the system. Memory has none."""
+
     def pages(self, name: str) -> ColumnPages | None:
         """Return what asks for rows of a column before they are read; None if nothing must."""
         return None

@@ -99,6 +99,7 @@ class Table(Copyable):
         columns: Mapping[str, Mapping[str, Any]] | None = None,
         layout: str = "columns",
         stride: int | str | None = None,
+        dirty_budget: int | None = None,
         allow_network_fs: bool = False,
     ) -> Table:
         """Create a table and open it with mode "r+".
@@ -125,7 +126,7 @@ class Table(Copyable):
             later have files of their own. In memory there are no records.
         stride : bytes from one record to the next; by default as many as it takes. "page": so many
             that no record which fits in a page lies across two, which takes up to twice the disk.
-        allow_network_fs : see `open`.
+        dirty_budget, allow_network_fs : see `open`.
 
         Raises
         ------
@@ -143,6 +144,8 @@ class Table(Copyable):
             init if isinstance(init, Initial) else Initial.parse(init),
             column_seed(seed, "weight"),
         )
+        if dirty_budget is not None:
+            whole_number("dirty_budget", dirty_budget, 0, MAX_BYTES)
         others = tuple(
             _beside(weight, seed, name, given) for name, given in (columns or {}).items()
         )
@@ -153,9 +156,8 @@ class Table(Copyable):
         if not os.fspath(path):
             raise ValueError("the path of a table is empty; None makes one in memory")
         where = os.path.abspath(os.fsdecode(path))
-        return cls(
-            DirectoryStore.create(where, superblock, fill, allow_network_fs=allow_network_fs)
-        )
+        store = DirectoryStore.create(where, superblock, fill, allow_network_fs=allow_network_fs)
+        return cls(store)._with_budget(dirty_budget)
 
     @classmethod
     def open(
@@ -166,6 +168,7 @@ class Table(Copyable):
         view: str = "live",
         shared: bool = False,
         on_writer_death: str = "rollback",
+        dirty_budget: int | None = None,
         allow_foreign: bool = False,
         allow_network_fs: bool = False,
     ) -> Table:
@@ -186,6 +189,10 @@ class Table(Copyable):
             writer that died in a `writing` block. "rollback": go back to the last commit; all
             writers are told by WriterDiedError, and open the table again. "accept": commit its
             half of a step; `writer_deaths` counts.
+        dirty_budget : bytes of pages that may have been changed and not be on the disk, for mode
+            "r+"; a change waits for a thread that writes pages back. By default, and with 0, the
+            system alone decides when they go there. A change of more rows at once than fit raises
+            ValueError with the number that would do; one of all rows (`writing()`) does not wait.
         allow_foreign : accept files of other users (than this one and root) and files that group or
             others may write to. Whoever may write to a mapped file can end this process.
         allow_network_fs : accept NFS, SMB, 9p, FUSE and their like. Locks and maps are not kept
@@ -214,14 +221,23 @@ class Table(Copyable):
             )
         where = os.path.abspath(os.fsdecode(path))
         allowed = {"allow_foreign": allow_foreign, "allow_network_fs": allow_network_fs}
+        if dirty_budget is not None:
+            whole_number("dirty_budget", dirty_budget, 0, MAX_BYTES)
         if shared:
             if mode != "r+" or on_writer_death not in POLICIES:
                 raise ValueError(
                     "shared=True takes mode 'r+' and on_writer_death='rollback' or 'accept'; got "
                     f"{mode!r} and {on_writer_death!r}"
                 )
+            if dirty_budget:
+                raise ValueError("a shared table has no dirty_budget: each writer knows its own")
             return cls(SharedStore.share(where, on_writer_death, **allowed))
-        return cls(DirectoryStore.open(where, mode, view, **allowed))
+        return cls(DirectoryStore.open(where, mode, view, **allowed))._with_budget(dirty_budget)
+
+    def _with_budget(self, dirty_budget: int | None) -> Table:
+        if dirty_budget is not None:
+            self.dirty_budget = dirty_budget
+        return self
 
     @classmethod
     def from_array(cls, array: FloatArray) -> Table:
@@ -267,6 +283,7 @@ class Table(Copyable):
         ------
         IndexError          a row is outside 0..rows-1.
         TypeError           `rows` is not a 1-D array of int64.
+        ValueError          they are more than `dirty_budget` holds.
         ReadOnlyTableError  the mode is "r".
         ClosedTableError    the table is closed, or was opened by another process.
         TableFailedError    an earlier write to the disk failed.

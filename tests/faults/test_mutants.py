@@ -61,15 +61,17 @@ def last_call(path, patch):
 
 SAVE = "self._files.journal.save(rows, self._files.old_rows())"
 COUNT = "self._pending = True\n        self._cadence.wrote()"
-DOOR = "yield _Door(self._files.columns, self._unsynced, rows)"
+DOOR = "door = _Door(self._files.columns, self._unsynced, rows)"
+GIVEN = f"{DOOR}\n        try:\n            yield door"
+THEN = f"finally:\n            {SAVE}\n        try:\n            pass"
 MUTANTS = {
     "rows change before the journal has them": (
         DirectoryStore, "writing", SAVE, "pass",
         killed,
     ),
     "journal written after the store": (
-        DirectoryStore, "writing", f"{SAVE}\n        {COUNT}\n        {DOOR}",
-        f"{COUNT}\n        {DOOR}\n        {SAVE}", killed,
+        DirectoryStore, "writing", f"{SAVE}\n        {COUNT}\n        {GIVEN}",
+        f"{COUNT}\n        {GIVEN}\n        {THEN}", killed,
     ),
     "journal not synced before the store": (
         Journal, "_append", "if self._power:", "if False:", power_lost,

@@ -100,6 +100,11 @@ class SharedStore(DirectoryStore):
                 self.superblock = replace(recorded, counters=counters)
             yield
 
+    def limit_dirty(self, budget: int) -> None:
+        """Refuse: nobody knows what the others have changed."""
+        if budget:
+            raise ValueError("a table that several processes write to has no dirty_budget")
+
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`; what others change in the block is not kept apart."""

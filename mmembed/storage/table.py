@@ -193,6 +193,7 @@ class Table(Copyable):
             "r+"; a change waits for a thread that writes pages back. By default, and with 0, the
             system alone decides when they go there. A change of more rows at once than fit raises
             ValueError with the number that would do; one of all rows (`writing()`) does not wait.
+            Not for shared tables.
         allow_foreign : accept files of other users (than this one and root) and files that group or
             others may write to. Whoever may write to a mapped file can end this process.
         allow_network_fs : accept NFS, SMB, 9p, FUSE and their like. Locks and maps are not kept
@@ -230,7 +231,7 @@ class Table(Copyable):
                     f"{mode!r} and {on_writer_death!r}"
                 )
             if dirty_budget:
-                raise ValueError("a shared table has no dirty_budget: each writer knows its own")
+                raise ValueError("a table that several processes write to has no dirty_budget")
             return cls(SharedStore.share(where, on_writer_death, **allowed))
         return cls(DirectoryStore.open(where, mode, view, **allowed))._with_budget(dirty_budget)
 

@@ -34,13 +34,13 @@ class WriteBack:
     Attributes
     ----------
     budget : bytes of pages that may be changed and not on the disk; None: left to the system.
-    waits : how often a change has waited for the thread.
+    begun, waits : how often the thread has begun to write back, and a change has waited for it.
     """
 
     def __init__(self, directory: Directory) -> None:
         """Begin without a budget. The directory is the caller's."""
         self.budget: int | None = None
-        self.waits = 0
+        self.begun = self.waits = 0
         self._directory = directory
         self._pid = os.getpid()
         self._marks: dict[str, Marks] = {}
@@ -135,6 +135,7 @@ class WriteBack:
             page_calls.set_marks(marks, pages, 0)
         self._batches = []
         self._running, self._pages = self._pages, 0
+        self.begun += 1
         if self._thread is None:
             self._thread = futures.ThreadPoolExecutor(1, _THREAD)
         self._done = self._thread.submit(self._write, tuple(self._marks))

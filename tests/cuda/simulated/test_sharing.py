@@ -11,6 +11,12 @@ import pytest
 from mmembed.kernels.cuda import as_device, body, dlpack, empty, to_device
 
 
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """What other tests left is not given back in the middle of these."""
+    gc.collect()
+
+
 def test_numpy_shares_memory_with_an_array_that_is_handed_out():
     array = to_device(np.arange(12, dtype=np.float32).reshape(3, 4))
 

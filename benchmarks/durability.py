@@ -47,7 +47,7 @@ class Trainer:
     def __init__(self, place: Path | None, level: str, shape: tuple[int, int], batch: int) -> None:
         rows, dim = shape
         durability = "power" if level.startswith("power") else "process"
-        self.table = mm.Table.create(place, rows, dim, durability=durability)
+        self.table = mm.Table.create(place, rows, dim, durability=durability, lazy=False)
         self.free = level == "files"
         if self.free:
             self.table._store._files.journal.save = lambda rows, columns: None  # type: ignore

@@ -143,7 +143,8 @@ def prepare(path: Path, job: bounded.Job) -> None:
     layout = "records" if path.name.endswith("records") else "columns"
     state = mm.optim.Adagrad.columns_for()
     rows, dim = job["entities"], job["dim"]
-    mm.Table.create(path, rows, dim, init=job["init"], columns=state, layout=layout).close()
+    init, beside = job["init"], {"columns": state, "layout": layout}
+    mm.Table.create(path, rows, dim, init=init, lazy=False, **beside).close()
 
 
 def measure(graph: gene_graph.Graph, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

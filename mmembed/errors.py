@@ -44,6 +44,10 @@ class ClosedTableError(MmembedError, ValueError):
     """A table was used after it was closed, or for writing in a process that did not open it."""
 
 
+class UnwrittenRowsError(MmembedError, ValueError):
+    """Rows that nobody has written are wanted as an array of the file, which does not have them."""
+
+
 class TableFailedError(MmembedError, OSError):
     """A write to a table's files failed; the handle takes no more writes."""
 

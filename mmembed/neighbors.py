@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .storage import Table
+
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 
@@ -17,13 +19,13 @@ BLOCK_BYTES = 16 << 20
 
 
 def nearest(
-    rows: FloatArray, queries: npt.ArrayLike, k: int = 10, exclude: npt.ArrayLike = ()
+    rows: FloatArray | Table, queries: npt.ArrayLike, k: int = 10, exclude: npt.ArrayLike = ()
 ) -> tuple[IntArray, FloatArray]:
     """Return the rows whose direction is closest to that of each query.
 
     Parameters
     ----------
-    rows : (n, dim) floating array, such as `table.column()`; read once from end to end.
+    rows : (n, dim) floating array, or a table, whose `weight` it is; read once from end to end.
     queries : (q, dim).
     k : how many for each query; fewer if there are not that many rows.
     exclude : ids that are left out.
@@ -44,7 +46,7 @@ def nearest(
     left_out = np.unique(np.asarray(exclude, np.int64))
     ids = [np.empty(0, np.int64)] * len(wanted)
     cosines = [np.empty(0, rows.dtype)] * len(wanted)
-    block = max(1, BLOCK_BYTES // max(1, rows.itemsize * rows.shape[1]))
+    block = max(1, BLOCK_BYTES // max(1, rows.dtype.itemsize * rows.shape[1]))
     for first in range(0, len(rows), block):
         unit = _unit(rows[first : first + block])
         allowed = np.setdiff1d(np.arange(len(unit)), left_out - first, assume_unique=True)

@@ -6,6 +6,7 @@ Must not know modules, optimizers or files; a table may be one or not.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from .autograd import Tensor, is_grad_enabled, no_grad
 from .autograd.tape import Version
 from .autograd.variable import Variable
+from .errors import UnwrittenRowsError
 from .ids import IdArray, rows_at
 from .narrow import wide as wide_dtype
 from .rows import RowGrad
@@ -101,16 +103,15 @@ def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
             parameter.grad.zero_()
 
 
-def _fitted(gradient: Any, array: FloatArray) -> Any:
+def _fitted(gradient: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Return a gradient as that of a table which may have grown, or been cast, since."""
     if gradient is None:
         return None
-    if gradient.dtype not in (array.dtype, wide_dtype(array.dtype)):
+    if gradient.dtype not in (dtype, wide_dtype(dtype)):
         if isinstance(gradient, np.ndarray | np.generic):
-            gradient = gradient.astype(array.dtype)
+            gradient = gradient.astype(dtype)
         else:
-            gradient = gradient.to(array.dtype)
-    shape = array.shape
+            gradient = gradient.to(dtype)
     if gradient.shape[1:] != shape[1:] or gradient.shape[0] >= shape[0]:
         return gradient
     if isinstance(gradient, RowGrad):
@@ -144,10 +145,12 @@ class TableParameter(Parameter):
                 f"{table!r} holds rows of 8 bits, which are only read: look them up with "
                 "nn.QuantizedEmbedding, and train the table that it was made of"
             )
-        array = table.column(column)
-        if array.ndim != 2:
+        shape = table.shape_of(column)
+        if len(shape) != 2:
             raise ValueError(f"column {column!r} has one number per row, and no rows to look up")
-        super().__init__(Tensor(array), requires_grad)
+        # What stands for the rows, which `array` gives: it has their shape then, and no memory.
+        stand_in = np.broadcast_to(np.zeros((), table.dtype_of(column)), shape)
+        super().__init__(Tensor(stand_in), requires_grad)
         self.table = table
         self.column = column
         # Parameters over one column count its changes together.
@@ -178,13 +181,51 @@ class TableParameter(Parameter):
 
     @property
     def array(self) -> FloatArray:
-        """The rows; read-only if they are in a file."""
+        """The rows; read-only if they are in a file. Raises what `Table.column` raises."""
         return self.table.column(self.column)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of every dimension."""
+        return self.table.shape_of(self.column)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type, an np.dtype."""
+        return self.table.dtype_of(self.column)
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return 2
+
+    def dim(self) -> int:
+        """Return the number of dimensions."""
+        return 2
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return math.prod(self.shape)
+
+    def as_if_its_own(self, rows: FloatArray) -> Tensor:
+        """Return copies of rows, or the whole array, as a tensor that counts changes of these rows.
+
+        It is for what a lookup saves: `backward` then notices that rows have changed since.
+        """
+        tensor = Tensor(rows)
+        tensor._version_counter = self._version_counter
+        return tensor
+
+    def __repr__(self) -> str:
+        try:
+            return super().__repr__()
+        except UnwrittenRowsError:
+            return f"Parameter containing:\ncolumn {self.column!r} of {self.table!r}"
 
     @property
     def grad(self) -> Any:
         """See `Tensor.grad`; as wide as the table is now."""
-        self._grad = _fitted(self._grad, self.array)
+        self._grad = _fitted(self._grad, self.shape, self.dtype)
         return self._grad
 
     @grad.setter
@@ -197,12 +238,12 @@ class TableParameter(Parameter):
 
     def _fitting(self, gradient: Any, owned: bool) -> tuple[Any, bool]:
         """See `Variable`; the table may have grown, or been cast, since the lookup."""
-        fitted = _fitted(gradient, self.array)
+        fitted = _fitted(gradient, self.shape, self.dtype)
         new = fitted is not gradient and isinstance(fitted, np.ndarray)
         return super()._fitting(fitted, owned or new)
 
     def _add_to_grad(self, gradient: Any, owned: bool) -> None:
-        self._grad = _fitted(self._grad, self.array)
+        self._grad = _fitted(self._grad, self.shape, self.dtype)
         if isinstance(self._grad, Tensor) and self._grad.dtype != gradient.dtype:
             self._grad = self._grad.to(wide_dtype(self.dtype))
         super()._add_to_grad(gradient, owned)
@@ -302,11 +343,11 @@ class TableParameter(Parameter):
                 init=f"constant({float(init)!r})",
             )
             return column
-        array = self.table.column(column)
+        found, dtype = self.table.shape_of(column), self.table.dtype_of(column)
         shape = self.shape[:1] if scalar else self.shape
-        if array.shape != shape or array.dtype != wide_dtype(self.dtype):
+        if found != shape or dtype != wide_dtype(self.dtype):
             raise ValueError(
-                f"column {column!r} of the table is {array.shape} {array.dtype}, and as a state of "
+                f"column {column!r} of the table is {found} {dtype}, and as a state of "
                 f"this parameter it must be {shape} {wide_dtype(self.dtype)}"
             )
         return column

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import bounded
 import cold_tables
+import lazy_rows
 import out_of_core
 
 
@@ -76,3 +77,11 @@ def test_a_result_that_failed_is_told_as_such():
     one = {"question": "lookup", "skew": "hashed", "part": 4, "name": "mmembed", "failed": "x"}
 
     assert "x failed" in out_of_core.line(one)
+
+
+def test_the_benchmark_of_lazy_rows_measures_what_it_says(tmp_path):
+    made = lazy_rows.create(tmp_path, 10**6)
+    found = lazy_rows.measure(tmp_path, 20_000, 3, 9)
+
+    assert made["bytes on disk"] < 1 << 20
+    assert all(found[kind]["lazy / eager"] > 0 for kind in found if kind != "rows")

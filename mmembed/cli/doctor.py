@@ -71,8 +71,11 @@ def _facts(path: Path, seconds: float) -> dict[str, Any]:
     }
     if looks_like_table(path):
         with Table.open(path) as table:
-            apart = [table.column(n) for n in table.columns if n not in table.record_columns]
-            widths = [array.nbytes // max(1, len(array)) for array in apart]
+            apart = [name for name in table.columns if name not in table.record_columns]
+            widths = [
+                table.dtype_of(name).itemsize * math.prod(table.shape_of(name)[1:])
+                for name in apart
+            ]
             facts["table bytes"] = table.nbytes
             facts["pages touched per row"] = sum(
                 _pages_per_row(width) for width in [*widths, table.record_bytes or 0]

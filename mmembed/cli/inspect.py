@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,9 @@ def _facts(table: Table) -> dict[str, Any]:
     assert table.path is not None
     columns = {
         name: {
-            "shape": list(table.column(name).shape),
-            "dtype": str(table.column(name).dtype),
-            "bytes": table.column(name).nbytes,
+            "shape": list(table.shape_of(name)),
+            "dtype": str(table.dtype_of(name)),
+            "bytes": math.prod(table.shape_of(name)) * table.dtype_of(name).itemsize,
             "init": table.initial(name),
         }
         for name in table.columns
@@ -132,7 +133,7 @@ def run_neighbors(arguments: argparse.Namespace) -> int:
         ids = [vocabulary[word] for word in arguments.words]
         found = {}
         for word, row in zip(arguments.words, ids, strict=True):
-            near, cosines = nearest(table.column(), table[row][None], arguments.k, [row])
+            near, cosines = nearest(table, table[row][None], arguments.k, [row])
             found[word] = [
                 (vocabulary.word(int(i)), round(float(c), 4))
                 for i, c in zip(near[0], cosines[0], strict=True)

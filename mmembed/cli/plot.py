@@ -96,7 +96,7 @@ def _groups(table: Table, vocabulary: Vocabulary, words: Sequence[str]) -> list[
     groups: list[list[int]] = []
     taken = set(centers)
     for center in centers:
-        near, _ = nearest(table.column(), table[center][None], 4 * NEAR, [center])
+        near, _ = nearest(table, table[center][None], 4 * NEAR, [center])
         group = [int(i) for i in near[0] if int(i) not in taken][:NEAR]
         taken.update(group)
         groups.append([center, *group])

@@ -34,12 +34,11 @@ def run_quantize(arguments: argparse.Namespace) -> int:
 def _quantize(table: Table, out: str, column: str) -> int:
     with table.quantize(out, column=column) as small:
         largest, usual = quantization_error(small, table, column)
-        before = table.column(column)
         assert table.path is not None
         assert small.path is not None
         if (table.path / "vocab").is_dir():
             Vocabulary.open(table.path / "vocab").save(small.path / "vocab")
-        bytes_before = before.itemsize * before.shape[1]
+        bytes_before = table.dtype_of(column).itemsize * table.shape_of(column)[1]
         bytes_after = small.nbytes // max(1, small.rows)
         print(f"{small.path}: {small.rows} rows of {small.dim}")
         print(f"bytes per row  {bytes_before} -> {bytes_after}")

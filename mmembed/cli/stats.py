@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import time
@@ -91,7 +92,7 @@ def _facts(table: Table) -> dict[str, Any]:
         status = os.stat(table.path / f"{name}.npy")
         pages = table.column_pages(name)
         columns[name] = {
-            "bytes": table.column(name).nbytes,
+            "bytes": math.prod(table.shape_of(name)) * table.dtype_of(name).itemsize,
             "on disk": status.st_blocks * 512,
             "resident": None if pages is None else pages.resident(),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,13 @@ from .lookup import (
     check_trainable,
     ids_of,
     output_dtype_of,
+    places_in,
     prepare,
     raise_for,
     renorm,
     row_index,
+    rows_met,
+    saved,
     wide_rows,
 )
 
@@ -168,7 +171,7 @@ def _largest(
 ) -> Tensor:
     shape = bags.starts.size - 1, weight.shape[1]
     out, where = np.empty(shape, wide(weight.dtype)), np.empty(shape, np.int64)
-    bags.check(_take_largest(weight.array, bags, out, where))
+    bags.check(_take_largest(_met(weight, bags), bags.starts, out, where))
 
     def of_weight(upstream: Any, bags: _Bags, where: RowArray, *_given: Any) -> Any:
         entries = np.zeros((bags.plan.ids.size, shape[1]), upstream.dtype)
@@ -194,7 +197,9 @@ def _summed(
     weights = np.empty(0, out.dtype)
     if factors is not None:
         weights = np.require(factors.array, out.dtype, ["C", "A"]).reshape(-1)
-    bags.check(_add_up(weight.array, bags, weights, mean, out))
+    met = _met(weight, bags)
+    bags.check(_add_up(met, bags.starts, weights, mean, out))
+    table, ids = saved(weight, met.table), met.ids
 
     of_factor = None if factors is None else factors.dtype
 
@@ -214,7 +219,7 @@ def _summed(
         return gradient(entries, bags.plan, None)
 
     def of_factors(upstream: Any, bags: _Bags, table: FloatArray, *_given: Any) -> FloatArray:
-        found = wide_rows(table, bags.plan.ids)
+        found = wide_rows(table, ids)
         products = np.einsum("nd,nd->n", found, _spread(upstream, bags))
         counted = np.where(bags.plan.ids == bags.passed, 0, products)
         return counted.reshape(bags.shape).astype(of_factor, copy=False)
@@ -223,7 +228,7 @@ def _summed(
         "EmbeddingBagBackward0",
         as_output(out, dtype),
         (weight, of_weight, (bags, factors, *given)),
-        (factors, of_factors, (bags, weight, *given)),
+        (factors, of_factors, (bags, table, *given)),
     )
 
 
@@ -357,42 +362,47 @@ def _starts(ids: IdArray, offsets: Any, include_last_offset: bool) -> RowArray:
 # -- arithmetic ------------------------------------------------------------------------------------
 
 
-def _add_up(
-    table: FloatArray, bags: _Bags, weights: FloatArray, mean: bool, out: FloatArray
-) -> int:
-    """Set out to the sums or means of bags, as kernels do."""
-    if packed.accepts(table):
-        bytes_, format = packed.as_bytes(table), packed.format_of(table.dtype)
-        rest = bags.plan.ids, bags.starts, weights, bags.passed, mean, out
-        return packed.unpack_bags(bytes_, format, *rest)
-    rows, ids, passed = _acceptable(table, bags)
-    return kernels.gather_bags(rows, ids, bags.starts, weights, passed, mean, out)
+class _Met(NamedTuple):
+    """An array with the rows of a batch, which row each id is there, and which is passed over."""
+
+    table: FloatArray
+    ids: IdArray
+    passed: int
 
 
-def _take_largest(table: FloatArray, bags: _Bags, out: FloatArray, where: RowArray) -> int:
-    """Set out and where to the largest of bags, as kernels do."""
-    if packed.accepts(table):
-        bytes_, format = packed.as_bytes(table), packed.format_of(table.dtype)
-        rest = bags.plan.ids, bags.starts, bags.passed, out, where
-        return packed.unpack_bags_max(bytes_, format, *rest)
-    rows, ids, passed = _acceptable(table, bags)
-    return kernels.gather_bags_max(rows, ids, bags.starts, passed, out, where)
+def _met(weight: Tensor, bags: _Bags) -> _Met:
+    """Return the rows of a batch as kernels take them.
 
-
-def _acceptable(table: FloatArray, bags: _Bags) -> tuple[FloatArray, IdArray, int]:
-    """Return (table, ids, id passed over) as kernels take them.
-
-    Of a table in an odd layout these are the rows met, narrow ones as float32.
+    They are the whole table and the ids. Of a table in an odd layout they are copies of the rows
+    met, narrow ones as float32; of a lazy one too, if nobody has written some of them.
     """
     plan = bags.plan
-    if kernels.accepts(table):
-        return table, plan.ids, bags.passed
-    bags.check(kernels.first_bad_id(plan.ids, plan.rows))
-    ids = np.empty(plan.ids.size, np.int64)
-    ids[plan.order] = np.repeat(np.arange(plan.unique.size), np.diff(plan.starts))
+    table, ids = rows_met(weight, plan, plan.ids.reshape(bags.shape))
+    if ids is plan.ids:
+        if packed.accepts(table) or kernels.accepts(table):
+            return _Met(table, ids, bags.passed)
+        bags.check(kernels.first_bad_id(ids, plan.rows))
+        table, ids = wide_rows(table, plan.unique), places_in(plan)
     passed = np.flatnonzero(plan.unique == bags.passed)
-    met = wide_rows(table, plan.unique)
-    return met, ids, int(passed[0]) if passed.size else -1
+    return _Met(table, ids, int(passed[0]) if passed.size else -1)
+
+
+def _add_up(met: _Met, starts: RowArray, weights: FloatArray, mean: bool, out: FloatArray) -> int:
+    """Set out to the sums or means of bags, as kernels do."""
+    table, ids, passed = met
+    if packed.accepts(table):
+        bytes_, format = packed.as_bytes(table), packed.format_of(table.dtype)
+        return packed.unpack_bags(bytes_, format, ids, starts, weights, passed, mean, out)
+    return kernels.gather_bags(table, ids, starts, weights, passed, mean, out)
+
+
+def _take_largest(met: _Met, starts: RowArray, out: FloatArray, where: RowArray) -> int:
+    """Set out and where to the largest of bags, as kernels do."""
+    table, ids, passed = met
+    if packed.accepts(table):
+        bytes_, format = packed.as_bytes(table), packed.format_of(table.dtype)
+        return packed.unpack_bags_max(bytes_, format, ids, starts, passed, out, where)
+    return kernels.gather_bags_max(table, ids, starts, passed, out, where)
 
 
 def _spread(upstream: FloatArray, bags: _Bags) -> FloatArray:

@@ -28,6 +28,7 @@ from .lookup import (
     raise_for,
     renorm,
     row_index,
+    rows_met,
 )
 
 
@@ -72,15 +73,14 @@ def embedding(
 
     Source: torch.nn.functional.embedding. Differs: see docs/differences-from-torch.md.
     """
-    table = weight.array
-    if table.ndim != 2 and max_norm is not None:
+    if weight.ndim != 2 and max_norm is not None:
         raise RuntimeError(
-            f"Expected 2-dimensional tensor, but got {table.ndim}-dimensional tensor for argument "
+            f"Expected 2-dimensional tensor, but got {weight.ndim}-dimensional tensor for argument "
             "#1 'self' (while checking arguments for embedding_renorm_)"
         )
-    if table.ndim != 2:
-        raise RuntimeError(f"'weight' must be 2-D, got shape {table.shape}")
-    rows, dim = table.shape
+    if weight.ndim != 2:
+        raise RuntimeError(f"'weight' must be 2-D, got shape {weight.shape}")
+    rows, dim = weight.shape
     padding = None if padding_idx is None else checked_padding(padding_idx, rows)
     recorded = weight.requires_grad and is_grad_enabled()
     if recorded:
@@ -93,7 +93,7 @@ def embedding(
         renorm(weight, plan, max_norm, norm_type)
     dtype = output_dtype_of(weight, output_dtype)
     out = buffers.empty((plan.ids.size, dim), dtype)
-    raise_for(_gather(table, plan.ids, out), ids, rows)
+    raise_for(_gather(*rows_met(weight, plan, ids), out), ids, rows)
     have()
     if ids.ndim != 1:
         out = out.reshape(*ids.shape, dim)

@@ -92,6 +92,42 @@ def announce(weight: Tensor, plan: RowPlan) -> None:
         will_change(lambda: plan.unique)
 
 
+def rows_met(weight: Tensor, plan: RowPlan, ids: IdArray) -> tuple[FloatArray, IdArray]:
+    """Return an array that has the rows of a plan, and for each id which row of it is its.
+
+    That is the whole of `weight` and the ids, unless the table is lazy and nobody has written some
+    of these rows: then copies of the plan's rows.
+
+    `ids` : those of the plan, as they were given.
+
+    Raises
+    ------
+    IndexError  an id is outside the table, where rows are copied.
+    """
+    table = getattr(weight, "table", None)
+    if table is None:
+        return weight.array, plan.ids
+    column = weight.column  # type: ignore[attr-defined]
+    array, unwritten = table.located(plan.ids, column)
+    if unwritten is None:
+        return array, plan.ids
+    check_ids(ids, plan.rows)
+    return table.gather(plan.unique, column=column), places_in(plan)
+
+
+def saved(weight: Tensor, rows: FloatArray) -> Tensor:
+    """Return what a lookup saves of a weight for backward: what `rows_met` gave, as a tensor."""
+    as_if_its_own = getattr(weight, "as_if_its_own", None)
+    return weight if as_if_its_own is None else as_if_its_own(rows)
+
+
+def places_in(plan: RowPlan) -> RowArray:
+    """Return for each id of a plan which of its distinct ids it is, (n,)."""
+    places = np.empty(plan.ids.size, np.int64)
+    places[plan.order] = np.repeat(np.arange(plan.unique.size), np.diff(plan.starts))
+    return places
+
+
 def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None:
     """Scale the rows of a plan down to max_norm, in place.
 
@@ -105,9 +141,10 @@ def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None
     """
     check_trainable(weight)
     most, p = _number(max_norm, "max_norm", 3), _number(norm_type, "norm_type", 4)
-    table, unique = weight.array, plan.unique
-    copied = None if kernels.accepts(table) else wide_rows(table, unique)
-    rows, ids = (table, unique) if copied is None else (copied, np.arange(unique.size))
+    unique = plan.unique
+    table, at = rows_met(weight, RowPlan(unique, plan.rows), unique)
+    copied = None if kernels.accepts(table) else wide_rows(table, at)
+    rows, ids = (table, at) if copied is None else (copied, np.arange(unique.size))
     norms = np.empty(unique.size)
     kernels.row_norms(rows, ids, p, norms)
     if is_narrow(table.dtype):
@@ -115,7 +152,10 @@ def renorm(weight: Tensor, plan: RowPlan, max_norm: Any, norm_type: Any) -> None
         return
     over = norms > most
     with weight.writing(unique[over]) as writable:
-        kernels.renorm(writable if copied is None else copied, ids[over], most, p)
+        if copied is None:
+            kernels.renorm(writable, unique[over], most, p)
+        else:
+            kernels.renorm(copied, ids[over], most, p)
         if copied is not None:
             writable[unique[over]] = copied[over]
 

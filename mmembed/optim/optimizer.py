@@ -256,7 +256,7 @@ class _Fused:
         """Whether the gradient may be in memory that the update writes."""
         table = self._optimizer._rows_for(self._parameter).table
         memory = gradient.memory if isinstance(gradient, RowGrad) else gradient.array
-        return any(np.may_share_memory(memory, table.column(name)) for name in table.columns)
+        return table.shares_memory(memory)
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other is of the same optimizer."""

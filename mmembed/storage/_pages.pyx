@@ -80,6 +80,26 @@ def pages_of(
     return count
 
 
+def unset_of(
+    const id_type[::1] ids,  # IN   (n,); those outside 0..rows-1 are passed over
+    Py_ssize_t rows,
+    int shift,  # a block has 1 << shift rows
+    const uint8_t[::1] bits,  # IN   one per block
+    int64_t[::1] out,  # OUT  (n,)
+):
+    """Write the places of ids that lie in blocks whose bit is off; returns how many."""
+    cdef Py_ssize_t i, n = ids.shape[0], count = 0
+    cdef int64_t block
+    for i in range(n):
+        if ids[i] < 0 or ids[i] >= rows:
+            continue
+        block = <int64_t>ids[i] >> shift
+        if not (bits[block >> 3] >> (block & 7)) & 1:
+            out[count] = i
+            count += 1
+    return count
+
+
 def read_ahead(
     uintptr_t address,  # of the map
     Py_ssize_t length,  # of the map, bytes

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .. import kernels
 from ..ids import as_ids, bad_id_message
 from .store import FloatArray, RowArray
+from .unwritten import Unwritten, fill_in
 
 
 def check_array(array: FloatArray) -> None:
@@ -36,8 +37,16 @@ def check_rows(ids: RowArray, rows: int) -> None:
             raise IndexError(bad_id_message(ids, at, rows))
 
 
-def take(rows: FloatArray, ids: npt.ArrayLike, out: FloatArray | None) -> FloatArray:
-    """Return copies of rows, in `out` if it is given; see `Table.gather`."""
+def take(
+    rows: FloatArray,
+    ids: npt.ArrayLike,
+    out: FloatArray | None,
+    unwritten: Unwritten | None = None,
+) -> FloatArray:
+    """Return copies of rows, in `out` if it is given; see `Table.gather`.
+
+    Of rows that `unwritten` says are not in `rows`, the copies are computed.
+    """
     where = as_ids(ids)
     shape = where.shape + rows.shape[1:]
     if out is None:
@@ -46,6 +55,12 @@ def take(rows: FloatArray, ids: npt.ArrayLike, out: FloatArray | None) -> FloatA
         check_out(out, shape, rows.dtype, rows)
     table = rows if rows.ndim == 2 else rows[:, None]
     flat = np.ascontiguousarray(where).reshape(-1)
+    places = None if unwritten is None else unwritten.of(flat)
+    if unwritten is not None and places is not None and places.size:
+        if (bad := kernels.first_bad_id(flat, len(rows))) >= 0:
+            raise IndexError(bad_id_message(where, bad, len(rows)))
+        fill_in(rows, unwritten, flat, places, out.reshape(flat.size, *rows.shape[1:]))
+        return out
     bad = kernels.gather(table, flat, out.reshape(flat.size, table.shape[1]))
     if bad >= 0:
         raise IndexError(bad_id_message(where, bad, len(rows)))

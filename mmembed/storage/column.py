@@ -21,6 +21,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 QUANTIZED = "rowwise8"  # rows of bytes, each followed by its scale and bias; see `kernels.packed`
 _ALLOWED = "float32, float64, float16 or bfloat16"
 MAX_NAME = 100  # characters; with ".npy" and a digest behind it a file name stays below 255
+BLOCK_BYTES = 4096  # a block of a lazy column is at most as large, or one row
 MAX_BYTES = 2**63 - 1  # what a signed 64-bit file offset can say
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
@@ -75,6 +76,8 @@ def check_name(name: object) -> None:
 class Column:
     """One array of a table: (rows, dim), or (rows,) if `dim` is None.
 
+    `lazy`: on disk, rows have no place in the file before their block is first written.
+
     Raises
     ------
     TypeError   a field has the wrong type.
@@ -86,6 +89,7 @@ class Column:
     dim: int | None
     init: Initial
     seed: int
+    lazy: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -95,6 +99,10 @@ class Column:
         if self.dim is not None:
             whole_number("dim", self.dim, 0, MAX_BYTES)
         whole_number("seed", self.seed, 0, 2**64 - 1)
+        if not isinstance(self.lazy, bool):
+            raise TypeError(f"lazy must be a bool, got {self.lazy!r}")
+        if self.lazy and (self.quantized or self.row_bytes == 0):
+            raise ValueError(f"column {self.name!r} cannot be lazy: its rows are not drawn")
         with np.errstate(over="ignore"):
             largest = self.numpy_dtype.type(self.init.largest())
         if not np.isfinite(largest):
@@ -125,6 +133,16 @@ class Column:
     def row_bytes(self) -> int:
         """Bytes in one row."""
         return self.numpy_dtype.itemsize * int(np.prod(self.shape(1), dtype=object))
+
+    @property
+    def block_shift(self) -> int:
+        """A block of a lazy column has 1 << block_shift rows: as many as fit BLOCK_BYTES, or 1."""
+        return max(0, (BLOCK_BYTES // max(1, self.row_bytes)).bit_length() - 1)
+
+    @property
+    def has_bits(self) -> bool:
+        """Whether bits must tell which blocks are written: a hole reads as zeros, which may do."""
+        return self.lazy and str(self.init) != "zeros"
 
 
 def new_column(

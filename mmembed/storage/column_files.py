@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptTableError
+from .column import Column
 from .files import Directory, File
 from .format import (
     HEADER_BYTES,
@@ -22,9 +23,11 @@ from .format import (
     file_bytes,
     is_header,
 )
+from .lazy import LazyColumn, create_bits
 from .pages import ColumnPages
 from .records import Filed, Records
 from .store import BLOCK_BYTES, Fill, FloatArray, initial_blocks
+from .unwritten import Unwritten
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class Mapped:
     """A column in the address space; `stored` is None where the table is open for reading only.
 
     `file` is the name of its file. `pages` asks for rows before they are read; None if they have no
-    bytes. Columns in records have one map, and one `pages`, in common.
+    bytes. Columns in records have one map, and one `pages`, in common. `unwritten` tells
+    which rows `read` does not have; None if it has all. `lazy` makes room for those that are
+    stored; None if there is room for all.
     """
 
     memory: mmap.mmap
@@ -40,13 +45,25 @@ class Mapped:
     stored: FloatArray | None
     pages: ColumnPages | None
     file: str
+    unwritten: Unwritten | None = None
+    lazy: LazyColumn | None = None
 
 
 def write_column(
     directory: Directory, superblock: Superblock, column: Filed, fill: Fill | None = None
 ) -> None:
-    """Create a column's file with its initial rows, durably but for its name."""
+    """Create a column's file with its initial rows, durably but for its name.
+
+    Of a lazy column there are no rows yet, and the file has no room for them.
+    """
     with directory.create_file(f"{column.name}.npy") as file:
+        if isinstance(column, Column) and column.lazy:
+            file.extend(file_bytes(column, superblock.rows))
+            file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
+            file.sync()
+            if column.has_bits:
+                create_bits(directory, superblock, column)
+            return
         file.reserve(file_bytes(column, superblock.rows))
         file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
         for first, values in _blocks(column, superblock.rows, fill):
@@ -78,6 +95,12 @@ def _record_blocks(
                 fill(first, own)
             values[field.name] = own
         yield first, values
+
+
+def remove_column(directory: Directory, name: str) -> None:
+    """Remove the names of a column's files, if they are there."""
+    directory.remove_file(f"{name}.npy")
+    directory.remove_file(f"{name}.bits")
 
 
 def open_column(
@@ -115,8 +138,18 @@ def _check(file: File, superblock: Superblock, column: Filed) -> None:
         )
 
 
-def map_column(file: File, column: Filed, rows: int, *, writable: bool) -> Mapped:
+def map_column(
+    file: File,
+    column: Filed,
+    rows: int,
+    *,
+    writable: bool,
+    lazy: LazyColumn | None = None,
+    unwritten: Unwritten | None = None,
+) -> Mapped:
     """Map the first rows of a column's file, which has as many."""
+    if lazy is not None:
+        unwritten = lazy.unwritten
     memory = file.map(file_bytes(column, rows), writable=writable)
     data = memoryview(memory)[HEADER_BYTES:]
     shape = column.shape(rows)
@@ -126,8 +159,8 @@ def map_column(file: File, column: Filed, rows: int, *, writable: bool) -> Mappe
     pages = None
     if read.size:
         address = read.__array_interface__["data"][0] - HEADER_BYTES
-        pages = ColumnPages(memory, address, HEADER_BYTES, rows, column.row_bytes)
-    return Mapped(memory, read, stored, pages, f"{column.name}.npy")
+        pages = ColumnPages(memory, address, HEADER_BYTES, rows, column.row_bytes, unwritten)
+    return Mapped(memory, read, stored, pages, f"{column.name}.npy", unwritten, lazy)
 
 
 def by_name(mapped: Mapped, column: Filed) -> dict[str, Mapped]:
@@ -146,16 +179,28 @@ def by_name(mapped: Mapped, column: Filed) -> dict[str, Mapped]:
     }
 
 
-def extend_column(file: File, column: Filed, rows: int, more: int) -> None:
-    """Put initial rows behind the first `rows`, up to `more`, durably; the header stays."""
+def extend_column(
+    file: File, column: Filed, rows: int, more: int, lazy: LazyColumn | None = None
+) -> None:
+    """Put initial rows behind the first `rows`, up to `more`, durably; the header stays.
+
+    Of a lazy column the files only become longer.
+    """
+    if lazy is not None:
+        lazy.extend(more)
+        return
     file.reserve(file_bytes(column, more), file_bytes(column, rows))
     for first, values in _blocks(column, more, start=rows):
         file.write_pages(values.view(np.uint8).data, HEADER_BYTES + first * column.row_bytes)
     file.sync()
 
 
-def settle_column(file: File, column: Filed, superblock: Superblock) -> None:
+def settle_column(
+    file: File, column: Filed, superblock: Superblock, lazy: LazyColumn | None = None
+) -> None:
     """Give a file the header and the size of the superblock's rows, durably."""
+    if lazy is not None:
+        lazy.cut(superblock.rows)
     file.cut(file_bytes(column, superblock.rows))
     file.write(encode_header(column, superblock.rows, superblock.uuid), 0)
     file.sync()

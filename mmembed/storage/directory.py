@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import sys
 import time
@@ -35,6 +34,7 @@ from .column_files import (
     by_name,
     extend_column,
     map_column,
+    remove_column,
     settle_column,
     write_column,
 )
@@ -44,12 +44,14 @@ from .format import MAGIC, SUPER_BYTES, Superblock, encode_copy, slot_offset
 from .health import Health
 from .journal import Journal
 from .journal_format import Layout
+from .lazy import LazyColumn
 from .opened import Opened
 from .pages import ColumnPages
 from .records import Filed
 from .recovery import examine, roll_back
-from .store import Fill, FloatArray, RowArray, Store, check_not_quantized
+from .store import Fill, FloatArray, Progress, RowArray, Store, check_not_quantized
 from .superfile import SuperFile, check_room
+from .unwritten import Unwritten
 from .writeback import WriteBack
 
 
@@ -202,8 +204,7 @@ class DirectoryStore(Store):
             undo = examine(log.file, last.last)
             if undo.links:
                 names = {column.name for column in last.last.columns}
-                door = functools.partial(_Door, self._files.columns, self._unsynced)
-                roll_back(log.file, undo, last.last, door)
+                roll_back(log.file, undo, last.last, self._put_rows_back)
                 changes = self._files.changes
                 if changes is not None:  # whose marks a loss of power may have torn
                     changes.mark(undone_rows(log.file, undo, last.last), last.last.commits + 1)
@@ -212,6 +213,17 @@ class DirectoryStore(Store):
                     self._unsynced |= names
                     self._flush()
         return undo.rows
+
+    def _put_rows_back(self, name: str, ids: RowArray, image: FloatArray) -> None:
+        mapped = self._files.columns[name]
+        assert mapped.stored is not None
+        if mapped.lazy is not None:
+            places = mapped.lazy.to_put_back(ids, image, mapped.stored)
+            ids, image = ids[places], image[places]
+        if mapped.pages is not None:
+            mapped.pages.expect(ids)
+        self._unsynced.add(name)
+        mapped.stored[ids] = image
 
     def _begin(self, attempt: int, *, sync: bool = True) -> None:
         """Begin the journal anew; with `sync`, durably at level `power`."""
@@ -239,6 +251,26 @@ class DirectoryStore(Store):
         """See `Store.pages`."""
         return self._files.columns[name].pages
 
+    def unwritten(self, name: str) -> Unwritten | None:
+        """See `Store.unwritten`."""
+        unwritten = self._files.columns[name].unwritten
+        return None if unwritten is None or unwritten.none else unwritten
+
+    def materialize(self, progress: Progress) -> None:
+        """See `Store.materialize`."""
+        self.check_writable()
+        lazy = self._files.lazy_columns()
+        total = sum(one.rows * one.column.row_bytes for one in lazy)
+        done = 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total)
+
+        for one in lazy:
+            one.materialize(more)
+
     @contextlib.contextmanager
     def writing(self, rows: RowArray | None) -> Iterator[Mapping[str, FloatArray]]:
         """See `Table.writing`."""
@@ -246,6 +278,8 @@ class DirectoryStore(Store):
         if self._back.budget is not None:
             mapped = self._files.columns.values()
             self._back.admit({each.pages: each.file for each in mapped if each.pages}, rows)
+        for lazy in self._files.lazy_columns():
+            lazy.reserve(rows)
         self._files.journal.save(rows, self._files.old_rows())
         self._pending = True
         self._cadence.wrote()
@@ -282,8 +316,7 @@ class DirectoryStore(Store):
         before = self.superblock
         superblock = replace(before, columns=(*before.columns, column))
         check_room(superblock)
-        name = f"{column.name}.npy"
-        self._files.directory.remove_file(name)
+        remove_column(self._files.directory, column.name)
         try:
             write_column(self._files.directory, superblock, column)
             self._files.directory.sync()
@@ -295,7 +328,7 @@ class DirectoryStore(Store):
             self.superblock = before
             self._files.columns.pop(column.name, None)
             with contextlib.suppress(OSError):
-                self._files.directory.remove_file(name)
+                remove_column(self._files.directory, column.name)
             raise
 
     def resize(self, superblock: Superblock) -> None:
@@ -312,11 +345,14 @@ class DirectoryStore(Store):
                 # Until the end, commits say that files may be longer: an undoing can fail too.
                 self.superblock = replace(before, other_rows=superblock.rows)
                 last.rewrite(marked)
+                lazy = self._lazy()
                 for column, file in files:
-                    extend_column(file, column, before.rows, superblock.rows)
+                    extend_column(file, column, before.rows, superblock.rows, lazy.get(column.name))
                 columns: dict[str, Mapped] = {}
                 for column, file in files:
-                    columns |= by_name(map_column(file, column, grown.rows, writable=True), column)
+                    place = file, column, grown.rows
+                    mapped = map_column(*place, writable=True, lazy=lazy.get(column.name))
+                    columns |= by_name(mapped, column)
                 if self._files.changes is not None:
                     self._files.changes.grow(superblock.rows)
                 # Which number of rows the disk has is open until the end.
@@ -325,6 +361,8 @@ class DirectoryStore(Store):
                     last.record(grown)
                     self._settle(grown, files)
                     self._files.columns = columns
+                    for one in lazy.values():
+                        one.grow(superblock.rows)
                     log.grow(superblock.rows)
                     self.superblock = superblock
             except BaseException:
@@ -333,12 +371,16 @@ class DirectoryStore(Store):
                     self.superblock = replace(before, epoch=undone.epoch)
                 raise
 
+    def _lazy(self) -> dict[str, LazyColumn]:
+        return {lazy.column.name: lazy for lazy in self._files.lazy_columns()}
+
     def _settle(self, recorded: Superblock, files: list[tuple[Filed, File]]) -> Superblock:
         """End a growth: all files as `recorded.rows` wants them, and a record that says so."""
         settled = replace(recorded, epoch=recorded.epoch + 1, other_rows=recorded.rows)
+        lazy = self._lazy()
         with self._health.fatal():
             for column, file in files:
-                settle_column(file, column, recorded)
+                settle_column(file, column, recorded, lazy.get(column.name))
             self._files.super.record(settled)
         return settled
 
@@ -370,6 +412,8 @@ class DirectoryStore(Store):
                     log.sync()
             if self._files.changes is not None:
                 self._files.changes.record(log.saved(), superblock.commits, sync=power)
+            for lazy in self._files.lazy_columns():
+                lazy.record(sync=power)
             pins.enter_context(self._files.lock.without_pins())
             last.record(superblock, sync=power)
             self.superblock = superblock
@@ -387,9 +431,10 @@ class DirectoryStore(Store):
             self._back.forget()
             known = {column.name for column in last.last.columns}
             for name in [name for name in self._files.columns if name not in known]:
-                del self._files.columns[name]
+                if (lazy := self._files.columns.pop(name).lazy) is not None:
+                    lazy.close()
                 self._unsynced.discard(name)
-                self._files.directory.remove_file(f"{name}.npy")
+                remove_column(self._files.directory, name)
             self.superblock = last.last
             self._begin(log.attempt + 1)
             self._pending = False
@@ -428,6 +473,8 @@ class DirectoryStore(Store):
             if log.records:  # saved ahead, and never changed
                 self._begin(log.attempt + 1)
             self._flush()
+            for lazy in self._files.lazy_columns():
+                lazy.sync()
             log.sync()
             last.rewrite(replace(last.last, clean=True))
             log.shrink()
@@ -474,21 +521,23 @@ class _Door(Mapping[str, FloatArray]):
         self._watched: list[ColumnPages] = []
 
     def __getitem__(self, name: str) -> FloatArray:
-        array, pages = self._columns[name].stored, self._columns[name].pages
-        assert array is not None
+        mapped = self._columns[name]
+        assert mapped.stored is not None
         self._taken.add(name)
-        if pages is not None and pages not in self.met:
-            self.met[pages] = self._columns[name].file
+        if mapped.lazy is not None:
+            mapped.lazy.write_blocks(self._rows, mapped.stored)
+        if mapped.pages is not None and mapped.pages not in self.met:
+            self.met[mapped.pages] = mapped.file
             if self._rows is None:
-                pages.check_size()
-            elif pages.expect(self._rows):
-                self._watched.append(pages)
-        if pages is not None and name not in self._named:
+                mapped.pages.check_size()
+            elif mapped.pages.expect(self._rows):
+                self._watched.append(mapped.pages)
+        if mapped.pages is not None and name not in self._named:
             self._named.add(name)
-            rows = len(array) if self._rows is None else self._rows.size
-            pages.changed += rows
-            pages.changed_bytes += rows * array[:1].nbytes
-        return array.view()
+            rows = len(mapped.stored) if self._rows is None else self._rows.size
+            mapped.pages.changed += rows
+            mapped.pages.changed_bytes += rows * mapped.stored[:1].nbytes
+        return mapped.stored.view()
 
     def done(self) -> None:
         """Say that the block that got the arrays has ended."""

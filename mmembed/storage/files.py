@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from ..errors import CorruptTableError, TableExistsError, TableNotFoundError, UntrustedTableError
@@ -102,14 +102,8 @@ class File(_Descriptor):
         raises OSError (ENOSPC) instead. Where the file system cannot reserve, the file only gets
         its size, and writing every byte of it, as `create` of a table does, finds the room.
         """
-        free = self.free()
         missing = size - present
-        if missing > free:  # else reserving would fill the disk before it fails
-            raise OSError(
-                errno.ENOSPC,
-                f"No space left on device: {missing} bytes asked, {free} free",
-                self.path,
-            )
+        self.check_free(missing)  # else reserving would fill the disk before it fails
         with self._named():
             try:
                 os.posix_fallocate(self.fd, present, missing)
@@ -122,6 +116,27 @@ class File(_Descriptor):
         """Return how many bytes the file's disk has room for."""
         disk = os.fstatvfs(self.fd)
         return disk.f_bavail * disk.f_frsize
+
+    def allocate(self, starts: Sequence[int], sizes: Sequence[int]) -> None:
+        """Find room on the disk for parts of the file; what is there stays.
+
+        Raises
+        ------
+        OSError  there is not enough, ENOSPC. Some parts may have it.
+        """
+        with self._named():
+            for start, size in zip(starts, sizes, strict=True):
+                os.posix_fallocate(self.fd, start, size)
+
+    def check_free(self, missing: int) -> None:
+        """Raise OSError (ENOSPC) if the disk has less room than this."""
+        free = self.free()
+        if missing > free:
+            raise OSError(
+                errno.ENOSPC,
+                f"No space left on device: {missing} bytes asked, {free} free",
+                self.path,
+            )
 
     def cut(self, size: int) -> None:
         """Take from the file what lies behind its first `size` bytes, if there is anything."""

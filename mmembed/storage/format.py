@@ -21,8 +21,9 @@ from .records import Filed, Records
 
 FORMAT_VERSION = 1
 # Features that a reader must know.
+LAZY = 1  # some column is lazy
 RECORDS = 2  # the first columns lie side by side in one file
-FEATURES = RECORDS  # those that this version knows
+FEATURES = LAZY | RECORDS  # those that this version knows
 MAGIC = b"\x93MMEMB\r\n"
 ENDIAN = 0x01020304
 MAX_DEPTH = 50  # of metadata; what Python can parse it cannot always compare or copy
@@ -201,7 +202,8 @@ def encode_copy(superblock: Superblock) -> bytes:
     head = HEAD.pack(
         MAGIC,
         FORMAT_VERSION,
-        0 if superblock.records is None else RECORDS,
+        (LAZY if any(column.lazy for column in superblock.columns) else 0)
+        | (0 if superblock.records is None else RECORDS),
         ENDIAN,
         len(text),
         superblock.uuid.bytes,
@@ -238,6 +240,7 @@ def _encode_json(superblock: Superblock) -> bytes:
                 "dim": column.dim,
                 "init": str(column.init),
                 "seed": column.seed,
+                **({"lazy": True} if column.lazy else {}),
             }
             for column in superblock.columns
         ],
@@ -297,7 +300,10 @@ def _decode_fields(table_uuid: bytes, numbers: list[Any], text: bytes) -> Superb
         raise ValueError(f"durability level is {durability}, there are {len(DURABILITIES)}")
     document = json.loads(text.decode("ascii"))
     columns = tuple(
-        Column(c["name"], c["dtype"], c["dim"], Initial.parse(c["init"]), c["seed"])
+        Column(
+            *(c["name"], c["dtype"], c["dim"], Initial.parse(c["init"]), c["seed"]),
+            lazy=c.get("lazy", False),
+        )
         for c in document["columns"]
     )
     return Superblock(

@@ -121,7 +121,12 @@ class Initial:
         first : the row that out[0] is.
         seed : 0..2**64-1.
         """
-        ids = np.arange(first, first + out.shape[0], dtype=np.int64)
+        self.draw(out, np.arange(first, first + out.shape[0], dtype=np.int64), seed)
+
+    def draw(
+        self, out: npt.NDArray[np.floating[Any]], ids: npt.NDArray[np.int64], seed: int
+    ) -> None:
+        """Set out[i] to the initial value of row ids[i]; see `fill`."""
         rows = out if out.ndim == 2 else out[:, None]
         if self.kind == "constant":
             out[...] = self.a

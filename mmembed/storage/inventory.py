@@ -9,6 +9,7 @@ import os
 import re
 
 from . import changes, journal, superfile
+from .bits_format import name_of_bits
 from .files import Directory
 from .format import Superblock
 
@@ -18,8 +19,16 @@ CHANGES = changes.NAME
 
 
 def data_files(superblock: Superblock) -> tuple[str, ...]:
-    """Return the names of the files that hold rows, in the order of the columns."""
-    return tuple(f"{filed.name}.npy" for filed in superblock.files)
+    """Return the names of the files that hold rows, in the order of the columns.
+
+    Bits come before the rows that they speak of: who copies files in this order, while a writer is
+    at it, has every row of which his bits say that it is there.
+    """
+    names: list[str] = []
+    for filed in superblock.files:
+        names += [name_of_bits(filed)] * filed.has_bits
+        names.append(f"{filed.name}.npy")
+    return tuple(names)
 
 
 def own_files(superblock: Superblock) -> tuple[str, ...]:

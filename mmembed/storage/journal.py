@@ -38,7 +38,8 @@ from .journal_format import (
     seal,
 )
 from .seen import SeenRows
-from .store import RowArray
+from .store import FloatArray, RowArray
+from .unwritten import fill_in
 
 NAME = "undo"
 RECORD_BYTES = 16 << 20  # about as large as a record gets
@@ -217,14 +218,7 @@ class Journal:
             if pages is not None:
                 pages.expect(rows)
         for name, image in images.items():
-            array = columns[name].read
-            bad = kernels.gather(
-                array if array.ndim == 2 else array[:, None],
-                ids,
-                image if image.ndim == 2 else image[:, None],
-            )
-            if bad >= 0:  # then nothing was copied
-                raise IndexError(f"row {ids[bad]} is outside the {len(array)} rows of {name}")
+            self._take(name, columns[name], ids, image)
         commit = self._header.commit
         link = seal(record, rows.size, self._layout, self._uuid, commit, self._link)
         with self._health.fatal(OSError):
@@ -236,6 +230,21 @@ class Journal:
         self._write_header(self._header._replace(confirmed=link.number))
         page_calls.fence()  # whoever sees a row changed sees the header
         self._seen.add(rows)
+
+    @staticmethod
+    def _take(name: str, column: Mapped, ids: RowArray, image: FloatArray) -> None:
+        """Set an image to what rows are; those that nobody has written have their initial value."""
+        places = None if column.unwritten is None else column.unwritten.of(ids)
+        if column.unwritten is not None and places is not None and places.size:
+            fill_in(column.read, column.unwritten, ids, places, image)
+            return
+        bad = kernels.gather(
+            column.read if column.read.ndim == 2 else column.read[:, None],
+            ids,
+            image if image.ndim == 2 else image[:, None],
+        )
+        if bad >= 0:  # then nothing was copied
+            raise IndexError(f"row {ids[bad]} is outside the {len(column.read)} rows of {name}")
 
     def _make_room(self, size: int) -> None:
         if size > self._size:

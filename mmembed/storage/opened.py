@@ -11,12 +11,15 @@ from collections.abc import Iterator
 
 from ..errors import CorruptTableError, UncleanShutdownError
 from . import journal, superfile
+from .bits_format import name_of_bits
 from .changes import Changes
+from .column import Column
 from .column_files import Mapped, by_name, map_column, open_column
 from .files import Directory, File, Identity, boot_id
 from .format import Superblock
 from .health import Health
 from .journal import Journal
+from .lazy import LazyColumn, unwritten_for_reading
 from .locks import WriterLock
 from .records import Filed, Records
 from .recovery import examine, examine_header
@@ -111,9 +114,19 @@ class Opened:
     def map(self, superblock: Superblock, column: Filed) -> dict[str, Mapped]:
         """Check and map a file; returns the columns that are in it."""
         writable = self._writable
+        lazy = unwritten = None
         with open_column(self.directory, superblock, column, writable=writable) as file:
             self._names[f"{column.name}.npy"] = file.identity()
-            return by_name(map_column(file, column, superblock.rows, writable=writable), column)
+            if isinstance(column, Column) and column.lazy:
+                if writable:
+                    lazy = LazyColumn.open(self.directory, superblock, column)
+                else:
+                    unwritten = unwritten_for_reading(self.directory, superblock, column)
+            if lazy is not None and lazy.identity is not None:
+                self._names[name_of_bits(column)] = lazy.identity
+            place = file, column, superblock.rows
+            mapped = map_column(*place, writable=writable, lazy=lazy, unwritten=unwritten)
+            return by_name(mapped, column)
 
     @contextlib.contextmanager
     def column_files(self, superblock: Superblock) -> Iterator[list[tuple[Filed, File]]]:
@@ -133,7 +146,8 @@ class Opened:
         """
         present = {Records.name, *self.columns}
         for name, identity in self._names.items():
-            if name.endswith(".npy") and name.removesuffix(".npy") not in present:
+            stem, _, kind = name.rpartition(".")
+            if kind in ("npy", "bits") and stem not in present:
                 continue  # of a column that was taken back
             if self.directory.identity(name) != identity:
                 raise CorruptTableError(
@@ -145,11 +159,17 @@ class Opened:
         """Return the columns that the last commit knows."""
         return {column.name: self.columns[column.name] for column in self.super.last.columns}
 
+    def lazy_columns(self) -> list[LazyColumn]:
+        """Return the lazy columns of a table that is open for writing."""
+        return [mapped.lazy for mapped in self.columns.values() if mapped.lazy is not None]
+
     def release(self) -> None:
         """Let everything go; a second time is harmless."""
         for mapped in self.columns.values():
             if mapped.pages is not None:
                 mapped.pages.close()
+            if mapped.lazy is not None:
+                mapped.lazy.close()
         self.columns = {}
         if self._journal is not None:
             if self._pid == os.getpid():

@@ -47,6 +47,15 @@ def pages_of_in_python(
     return int(pages.size)
 
 
+def unset_of_in_python(ids: IdArray, rows: int, shift: int, bits: Marks, out: PageArray) -> int:
+    """Write the places of ids in blocks whose bit is off; see `_pages.unset_of`."""
+    places = np.flatnonzero((ids >= 0) & (ids < rows))
+    blocks = ids[places].astype(np.int64) >> shift
+    places = places[(bits[blocks >> 3] >> (blocks & 7).astype(np.uint8)) & 1 == 0]
+    out[: places.size] = places
+    return int(places.size)
+
+
 def read_ahead_in_python(
     address: int, length: int, shift: int, pages: PageArray, marks: Marks, passed: int, mark: int
 ) -> tuple[int, int]:
@@ -116,6 +125,7 @@ if _pages is not None:
     read_each = _pages.read_each
     read_pieces = _pages.read_pieces
     pages_of = _pages.pages_of
+    unset_of = _pages.unset_of
     read_ahead = _pages.read_ahead
     resident = _pages.resident
     resident_of = _pages.resident_of
@@ -124,6 +134,7 @@ if _pages is not None:
     bytes_read = _pages.bytes_read
 else:
     pages_of = pages_of_in_python
+    unset_of = unset_of_in_python
     read_ahead = read_ahead_in_python
     resident = resident_in_python
     resident_of = resident_of_in_python

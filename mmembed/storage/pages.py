@@ -23,6 +23,7 @@ from .. import memory
 from ..errors import CorruptTableError
 from . import page_calls, process, readahead
 from .distinct import Distinct
+from .unwritten import Unwritten
 
 IdArray = npt.NDArray[np.signedinteger[Any]]
 PageArray = npt.NDArray[np.int64]
@@ -118,6 +119,7 @@ class ColumnPages:
     address : where it begins.
     first : byte of the map at which row 0 begins.
     rows, row_bytes : the column's; of records, their number and their stride.
+    unwritten : tells which rows are not in the file, and need no reading; None: all are.
 
     Attributes
     ----------
@@ -127,8 +129,15 @@ class ColumnPages:
     """
 
     def __init__(
-        self, memory: mmap.mmap, address: int, first: int, rows: int, row_bytes: int
+        self,
+        memory: mmap.mmap,
+        address: int,
+        first: int,
+        rows: int,
+        row_bytes: int,
+        unwritten: Unwritten | None = None,
     ) -> None:
+        self._unwritten = unwritten
         self._memory = memory
         self._address = address
         self._length = len(memory)
@@ -295,6 +304,8 @@ class ColumnPages:
         return out[: page_calls.pages_of(ids, *self._layout, marks, passed, out)]
 
     def _wanted(self, ids: IdArray, passed: int) -> PageArray:
+        if self._unwritten is not None:
+            ids = self._unwritten.without(ids)
         pages = self.lying_in(ids, self._marks, passed)
         pages.sort()
         self._distinct_pages.add(pages)

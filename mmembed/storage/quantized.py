@@ -28,27 +28,28 @@ BLOCK = 1 << 16  # rows measured at a time
 
 def quantized_store(source: Table, column: str, path: str | os.PathLike[str] | None) -> Store:
     """Return a store with rows in 8 bits, open for reading; see `Table.quantize`."""
-    array = source.column(column)
-    if array.ndim != 2 or source.quantized:
+    shape = source.shape_of(column)
+    if len(shape) != 2 or source.quantized:
         what = "is in 8 bits already" if source.quantized else "has one number per row"
         raise ValueError(f"column {column!r} {what}; quantize a column of rows of floats")
-    rows, dim = array.shape
+    rows, dim = shape
     weight = Column("weight", QUANTIZED, dim, Initial("constant", 0.0), column_seed(0, "weight"))
     superblock = Superblock.first(rows, weight, 0, source.durability)
     if path is None:
-        return MemoryStore.create(superblock, _filling(array))
+        return MemoryStore.create(superblock, _filling(source, column))
     where = os.path.abspath(os.fsdecode(path))
-    store = DirectoryStore.create(where, superblock, _filling(array))
+    store = DirectoryStore.create(where, superblock, _filling(source, column))
     store.close()
     return DirectoryStore.open(where, "r")
 
 
-def _filling(array: FloatArray) -> Fill:
-    """Return what writes rows of `array` as bytes, block by block."""
+def _filling(source: Table, column: str) -> Fill:
+    """Return what writes rows of a column as bytes, block by block."""
 
     def fill(first: int, values: FloatArray) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = np.ascontiguousarray(array[first : first + len(values)], np.float32)
+            found = source.read(first, first + len(values), column)
+            rows = np.ascontiguousarray(found, np.float32)
             extent = rows.max(axis=1, initial=-np.inf) - rows.min(axis=1, initial=np.inf)
         bad = np.flatnonzero(~np.isfinite(extent)) if rows.shape[1] else np.empty(0, np.int64)
         if bad.size:
@@ -83,10 +84,11 @@ def take_quantized(
 def quantization_error(table: Table, of: Table, column: str = "weight") -> tuple[float, float]:
     """Return the largest and the root mean square difference between a table and its original."""
     largest, squares = 0.0, 0.0
-    original = of.column(column)
+    size = max(1, of.rows * of.shape_of(column)[1])
     for first in range(0, table.rows, BLOCK):
         ids = np.arange(first, min(first + BLOCK, table.rows))
-        apart = table.gather(ids).astype(np.float64) - original[ids].astype(np.float64)
+        before = of.gather(ids, column=column).astype(np.float64)
+        apart = table.gather(ids).astype(np.float64) - before
         largest = max(largest, float(np.abs(apart).max(initial=0.0)))
         squares += float((apart * apart).sum())
-    return largest, (squares / max(1, original.size)) ** 0.5
+    return largest, (squares / size) ** 0.5

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
-from ..errors import ClosedTableError
+from ..errors import ClosedTableError, UnwrittenRowsError
 from ..ids import IdArray, as_ids, bad_id_message
 from . import process
 from .access import take
@@ -23,6 +23,9 @@ from .pages import ColumnPages, read_later
 from .probe import largest_file, random_reads
 from .quantized import take_quantized
 from .store import FloatArray, Store
+from .unwritten import fill_in
+
+READ_BYTES = 4 << 20  # read at a time of a column with rows that are not written
 
 
 class Readable(Described):
@@ -62,10 +65,23 @@ class Readable(Described):
 
         Raises
         ------
-        KeyError          the table has no such column.
-        ValueError        the view is "committed".
-        ClosedTableError  the table is closed.
+        KeyError            the table has no such column.
+        UnwrittenRowsError  the column is lazy, and has rows that are not in the file yet; `read`,
+            `gather` and slices give those too.
+        ValueError          the view is "committed".
+        ClosedTableError    the table is closed.
         """
+        array = self._live_array(name)
+        if (unwritten := self._open_store().unwritten(name)) is not None:
+            raise UnwrittenRowsError(
+                f"column {name!r} of {self!r} has rows that were never written, and so are not in "
+                f"its file (their values: {unwritten.column.init}). Read rows by gather(ids), by a "
+                "slice, or all by read(); or write them all: materialize()"
+            )
+        return array
+
+    def _live_array(self, name: str) -> FloatArray:
+        """Return what `_array` does; ValueError if the view is "committed"."""
         if self._open_store().committed is not None:
             raise ValueError(
                 "the array of a column shows rows that no commit has; with view='committed' take "
@@ -74,12 +90,68 @@ class Readable(Described):
         return self._array(name)
 
     def _array(self, name: str) -> FloatArray:
+        """Return the whole array of a column; rows that are not written have no meaning in it."""
         store = self._open_store()
         try:
             return store.array(name)
         except KeyError:
             columns = ", ".join(self.columns)
             raise KeyError(f"no column {name!r}; the table has: {columns}") from None
+
+    def read(self, start: int = 0, stop: int | None = None, column: str = "weight") -> FloatArray:
+        """Return copies of the rows start..stop-1 of a column, by default all, as a fresh array.
+
+        Of rows of 8 bits it is their bytes. Errors are those of `gather`.
+        """
+        array = self._array(column)
+        first, last, _ = slice(start, stop).indices(len(array))
+        if self._open_store().committed is not None and not self.quantized:
+            return self.gather(np.arange(first, last), column=column)
+        if (unwritten := self._open_store().unwritten(column)) is None:
+            return array[first:last].copy()
+        out = np.empty((max(0, last - first), *array.shape[1:]), array.dtype)
+        most = max(1, READ_BYTES // max(1, unwritten.column.row_bytes))
+        for begin in range(first, last, most):
+            ids = np.arange(begin, min(begin + most, last))
+            places = unwritten.of(ids)
+            fill_in(array, unwritten, ids, places, out[begin - first : begin - first + ids.size])
+        return out
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a column's array; raises what `column` raises of names."""
+        return self._array(name).shape
+
+    def dtype_of(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a column's array; raises what `column` raises of names."""
+        return self._array(name).dtype
+
+    def shares_memory(self, array: npt.NDArray[Any]) -> bool:
+        """Return whether an array may lie in a column of this table."""
+        return any(np.may_share_memory(array, self._array(name)) for name in self.columns)
+
+    def located(
+        self, ids: IdArray, column: str = "weight"
+    ) -> tuple[FloatArray, npt.NDArray[np.int64] | None]:
+        """Return the whole array of a column, and the places of ids that it does not have.
+
+        For kernels that read rows where they are. Rows of a lazy column that nobody has written
+        have no meaning in the array; `gather` gives them.
+
+        Parameters
+        ----------
+        ids : (n,) contiguous int32 or int64; those that are no rows are passed over.
+
+        Returns
+        -------
+        The array, which is read-only on disk, and None if it has all these rows.
+
+        Raises what `column` raises of names, and ClosedTableError.
+        """
+        array = self._live_array(column)
+        if (unwritten := self._open_store().unwritten(column)) is None:
+            return array, None
+        places = unwritten.of(ids)
+        return array, places if places.size else None
 
     def prefetch(self, ids: npt.ArrayLike, columns: Iterable[str] | None = None) -> None:
         """Start to read rows of a table on disk, on another thread, and return at once.
@@ -215,11 +287,13 @@ class Readable(Described):
         if self.quantized and column == "weight":
             rows: Any = self._array("weight")
             return take_quantized(rows, self.dim, where, out)
-        array, view = self._array(column), self._open_store().committed
-        if view is None:
-            return take(array, where, out)
+        store, array = self._open_store(), self._array(column)
+        if store.committed is None:
+            return take(array, where, out, store.unwritten(column))
         flat = np.ascontiguousarray(where, np.int64).reshape(-1)
-        return view.gather(column, flat, lambda: take(array, where, out))
+        return store.committed.gather(
+            column, flat, lambda: take(array, where, out, store.unwritten(column))
+        )
 
     @contextlib.contextmanager
     def pin(self) -> Iterator[Commit]:
@@ -255,13 +329,21 @@ class Readable(Described):
         if isinstance(ids, slice):
             if self.quantized or self._open_store().committed is not None:
                 return self.gather(np.arange(*ids.indices(self.rows)))
-            return self.column()[ids].copy()
+            start, stop, step = ids.indices(self.rows)
+            if step == 1:
+                return self.read(start, stop)
+            if self._open_store().unwritten("weight") is None:
+                return self.column()[ids].copy()
+            return self.gather(np.arange(start, stop, step))
         if isinstance(ids, tuple):
             raise TypeError(f"a table takes one id, an array of ids, or a slice; got {ids!r}")
         return self.gather(ids)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> FloatArray:
-        """Return `weight` as `column` does, or a copy of it if that is asked for."""
+        """Return `weight` as `column` does, or a copy of it if that is asked for.
+
+        Of a lazy column that has rows which are not written it is a copy in any case.
+        """
         if self.quantized:
             if copy is False:
                 raise ValueError("rows of 8 bits cannot be given as floats without a copy")
@@ -270,6 +352,8 @@ class Readable(Described):
             if copy is False:
                 raise ValueError("rows of one commit cannot be given without a copy")
             return np.asarray(self[:], dtype)
+        if copy is not False and self._open_store().unwritten("weight") is not None:
+            return np.asarray(self.read(), dtype)
         return np.array(self.column(), dtype=dtype, copy=copy)
 
     # Writing

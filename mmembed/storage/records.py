@@ -35,9 +35,13 @@ class Records:
     stride: int
 
     name: ClassVar[str] = "records"
+    lazy: ClassVar[bool] = False
+    has_bits: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check every field."""
+        if any(column.lazy for column in self.columns):
+            raise ValueError("records are not lazy: their rows have a place in the file at once")
         if any(column.quantized for column in self.columns):
             raise ValueError("rows of 8 bits have a file of their own, and no records")
         unit = _unit(self.columns)

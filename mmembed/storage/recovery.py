@@ -6,7 +6,7 @@ putting rows back can be cut short and done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -113,13 +113,12 @@ def roll_back(
     file: File,
     undo: Undo,
     superblock: Superblock,
-    door: Callable[[RowArray], Mapping[str, FloatArray]],
+    put: Callable[[str, RowArray, FloatArray], None],
 ) -> None:
-    """Put back the rows of all records; `door` gives the writable arrays, told which rows."""
+    """Put back the rows of all records: put(column, ids, what they were) is called with each."""
     layout = Layout(superblock.columns)
     records = read_records(file, layout, superblock, undo.header.commit)
     for (_, record), _ in zip(records, undo.links, strict=False):
         ids, images = layout.parts(record, rows_of(record))
-        columns = door(ids)
         for name, image in images.items():
-            columns[name][ids] = image
+            put(name, ids, image)

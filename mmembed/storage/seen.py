@@ -12,6 +12,8 @@ import numpy as np
 from . import saving
 from .store import RowArray
 
+_SMALL = 1 << 20  # bytes
+
 
 class SeenRows:
     """A set of the rows 0..rows-1, empty at first.
@@ -64,7 +66,10 @@ class SeenRows:
 
     def clear(self) -> None:
         """Make the set empty."""
-        self._bits.fill(0)
+        if self._bits.size <= _SMALL:
+            self._bits.fill(0)
+        else:  # zeros of NumPy's take memory when they are touched
+            self._bits = np.zeros(self._bits.size, np.uint8)
 
     def grow(self, rows: int) -> None:
         """Let there be more rows; those that come are not in the set."""

@@ -20,6 +20,7 @@ from ..errors import ReadOnlyTableError
 from .column import Column
 from .format import Superblock
 from .pages import ColumnPages
+from .unwritten import Unwritten
 
 if TYPE_CHECKING:
     from .committed import CommittedView
@@ -29,6 +30,9 @@ RowArray = npt.NDArray[np.int64]
 
 Fill = Callable[[int, FloatArray], None]
 """Called as fill(first, values): changes the initial values of the rows from `first` on."""
+
+Progress = Callable[[int, int], object]
+"""Called as progress(bytes that are done, bytes in all)."""
 
 BLOCK_BYTES = 4 << 20  # initial rows are drawn in blocks of this size
 
@@ -80,6 +84,14 @@ class Store(abc.ABC):
     def pages(self, name: str) -> ColumnPages | None:
         """Return what asks for rows of a column before they are read; None if nothing must."""
         return None
+
+    def unwritten(self, name: str) -> Unwritten | None:
+        """Return what tells which rows `array` does not have; None if it has all."""
+        return None
+
+    def materialize(self, progress: Progress) -> None:
+        """See `Table.materialize`; raises what `writing` raises."""
+        self.check_writable()
 
     @abc.abstractmethod
     def check_writable(self) -> None:

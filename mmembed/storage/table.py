@@ -40,7 +40,17 @@ from .quantized import quantized_store
 from .records import arranged
 from .shared_store import SharedStore
 from .sharing import POLICIES
-from .store import Fill, FloatArray, MemoryStore, RowArray, Store, check_not_quantized
+from .store import (
+    Fill,
+    FloatArray,
+    MemoryStore,
+    Progress,
+    RowArray,
+    Store,
+    check_not_quantized,
+)
+
+LAZY_FROM = 64 << 20  # bytes of `weight` from which on a table is lazy by default
 
 
 class Table(Copyable):
@@ -101,6 +111,7 @@ class Table(Copyable):
         stride: int | str | None = None,
         dirty_budget: int | None = None,
         allow_network_fs: bool = False,
+        lazy: bool | None = None,
     ) -> Table:
         """Create a table and open it with mode "r+".
 
@@ -126,6 +137,10 @@ class Table(Copyable):
             later have files of their own. In memory there are no records.
         stride : bytes from one record to the next; by default as many as it takes. "page": so many
             that no record which fits in a page lies across two, which takes up to twice the disk.
+        lazy : on disk, rows get a place in the file when their block is first written; until then
+            their values are computed whenever they are read, and are the same. Making such a table
+            takes no time and no room, and columns added to it are lazy too. By default tables from
+            LAZY_FROM bytes on are, unless there is a `fill`. See `materialize`.
         dirty_budget, allow_network_fs : see `open`.
 
         Raises
@@ -149,6 +164,9 @@ class Table(Copyable):
         others = tuple(
             _beside(weight, seed, name, given) for name, given in (columns or {}).items()
         )
+        if _is_lazy(lazy, path, rows * weight.row_bytes, fill, layout):
+            weight = replace(weight, lazy=True)
+            others = tuple(replace(column, lazy=column.row_bytes > 0) for column in others)
         records = arranged((weight, *others), layout, stride)
         superblock = Superblock.first(rows, weight, seed, durability, others, records)
         if path is None:
@@ -344,7 +362,7 @@ class Table(Copyable):
             see `column` and `writing`.
         """
         check_not_quantized(self._open_store().superblock, repr(self))
-        rows, last = settle(self.column(column), ids, values)
+        rows, last = settle(self._array(column), ids, values)
         with self.writing(rows) as columns:
             columns[column][rows] = last
 
@@ -382,8 +400,9 @@ class Table(Copyable):
         )
         present = store.superblock.column(name)
         if present is None:
-            store.add(column)
-        elif present != column:
+            lazy = store.superblock.columns[0].lazy and column.row_bytes > 0
+            store.add(replace(column, lazy=lazy))
+        elif replace(present, lazy=False) != column:
             raise ValueError(f"the table has another column {name!r}: {present}, asked: {column}")
 
     def resize(self, rows: int) -> None:
@@ -559,6 +578,29 @@ class Table(Copyable):
                 f"{name} and copy the rows"
             )
 
+    def materialize(self, progress: Progress | None = None) -> None:
+        """Write all rows of lazy columns that were never written, with their initial values.
+
+        Nothing that anyone reads changes. Afterwards the files have all rows, for `column` and for
+        NumPy, and room on the disk for every change of them. It is no part of a commit: what was
+        written stays, and a crash costs only what was not recorded. Rows that the table grows by
+        later are lazy again.
+
+        Parameters
+        ----------
+        progress : called as progress(bytes done, bytes in all) every 2 GiB or less, and at the end.
+
+        Raises
+        ------
+        OSError       the disk has too little room, and nothing has been written; or it failed.
+        RuntimeError  a `writing` block has not ended.
+        ReadOnlyTableError, ClosedTableError, TableFailedError  see `writing`.
+        """
+        store = self._open_store()
+        if self._blocks:
+            raise RuntimeError("materialize in a `writing` block, whose rows may be half written")
+        store.materialize(progress or (lambda done, total: None))
+
     # Copies
 
     def seal(self) -> None:
@@ -613,8 +655,21 @@ class Table(Copyable):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Table:
         """Return a writable table in memory with copies of all columns and a uuid of its own."""
-        arrays = {name: np.array(self.column(name)) for name in self.columns}
-        return _rebuild(replace(self._store.superblock, uuid=uuid4()), arrays)
+        arrays = {name: self.read(column=name) for name in self.columns}
+        superblock = self._open_store().superblock
+        columns = tuple(replace(column, lazy=False) for column in superblock.columns)
+        return _rebuild(replace(superblock, uuid=uuid4(), columns=columns), arrays)
+
+
+def _is_lazy(asked: bool | None, path: object, size: int, fill: Fill | None, layout: str) -> bool:
+    """Return whether a new table is lazy; ValueError if it cannot be."""
+    if asked and layout == "records":
+        raise ValueError("records are not lazy: layout='records' takes lazy=False or None")
+    if asked and fill is not None:
+        raise ValueError("a table with a `fill` is not lazy: what fill does, rows must hold")
+    if path is None or size == 0 or layout == "records":
+        return False
+    return asked if asked is not None else fill is None and size >= LAZY_FROM
 
 
 def _beside(weight: Column, seed: int, name: str, given: Mapping[str, Any]) -> Column:

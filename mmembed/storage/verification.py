@@ -16,13 +16,16 @@ import numpy.typing as npt
 from ..errors import CorruptTableError, MmembedError
 from ..kernels.packed import SCALE_BYTES
 from . import journal, superfile
+from .bits_format import name_of_bits
 from .changes import Changes
+from .column import Column
 from .column_files import open_column
 from .directory import DirectoryStore
 from .files import Directory
 from .format import HEADER_BYTES, SUPER_BYTES, Superblock, decode_super, read_copies
 from .inventory import CHANGES, LOCK, SEAL, drafts, left_over
 from .journal_format import RECORDS_AT
+from .lazy import unwritten_for_reading
 from .locks import is_held, signature
 from .records import Filed, Records
 from .recovery import examine
@@ -98,6 +101,9 @@ class _Search:
         if superblock is not None:
             for filed in superblock.files:
                 self.look(f"{filed.name}.npy", self._column, superblock, filed)
+            for column in superblock.columns:
+                if column.has_bits:
+                    self.look(name_of_bits(column), self._bits, superblock, column)
             self.look(journal.NAME, self._journal, superblock)
             self.look(CHANGES, self._changes, superblock)
         self.look(LOCK, self._lock)
@@ -145,6 +151,12 @@ class _Search:
         else:
             what = column.dtype
         self.say(f"{column.name}.npy", OK, f"{shape} {what}, {size} bytes, as `super` says")
+
+    def _bits(self, superblock: Superblock, column: Column) -> None:
+        unwritten = unwritten_for_reading(self.directory, superblock, column)
+        assert unwritten is not None
+        state = "all" if unwritten.none else "not all"
+        self.say(name_of_bits(column), OK, f"{state} rows are written, the others computed")
 
     def _journal(self, superblock: Superblock) -> None:
         with self.directory.open_file(journal.NAME) as file:

@@ -7,6 +7,14 @@ import tempfile
 
 import pytest
 
+from mmembed.storage import column
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of lazy columns of a few rows, so that a table of hundreds has many."""
+    monkeypatch.setattr(column, "BLOCK_BYTES", 64)
+
 
 @pytest.fixture
 def quick_path():

@@ -83,9 +83,16 @@ class Model:
 def create(
     path, durability: str = "power", rows: int = 500, dim: int = 5, layout: str = "columns"
 ) -> Model:
-    """Create a table for runs; returns its model. Records have a column beside `weight`."""
+    """Create a table for runs; returns its model. Records have a column beside `weight`.
+
+    `layout` : that of the table, or "lazy", which has columns: one of them zeros, without bits.
+    """
+    lazy = layout == "lazy"
     beside = {"weight.sum": {"scalar": True, "init": "ones"}} if layout == "records" else {}
-    Table.create(path, rows, dim, durability=durability, layout=layout, columns=beside).close()
+    if lazy:
+        beside = {"state": {"init": "zeros"}}
+    options = {"layout": "columns" if lazy else layout, "columns": beside, "lazy": lazy}
+    Table.create(path, rows, dim, durability=durability, **options).close()
     model = Model(rows, dim)
     for name, how in beside.items():
         model.add_column(name, **how)
@@ -136,4 +143,4 @@ def check(table: Table, model: Model) -> None:
     assert table.columns == tuple(arrays)
     assert table.rows >= len(arrays["weight"])
     for name, array in model.grown(arrays, table.rows).items():
-        assert np.array_equal(table.column(name), array), name
+        assert np.array_equal(table.read(column=name), array), name

@@ -23,7 +23,11 @@ FAULTS = {
 
 CASES = [
     (durability, "columns", fault) for durability in ("power", "process") for fault in FAULTS
-] + [("power", "records", fault) for fault in ("killed before", "ENOSPC")]
+] + [
+    ("power", layout, fault)
+    for layout in ("records", "lazy")
+    for fault in ("killed before", "ENOSPC")
+]
 
 
 @pytest.mark.parametrize(("durability", "layout", "fault"), CASES)
@@ -37,7 +41,7 @@ def test_a_fault_at_any_call_leaves_a_commit(quick_path, durability, layout, fau
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", ["columns", "records"])
+@pytest.mark.parametrize("layout", ["columns", "records", "lazy"])
 @pytest.mark.parametrize("durability", ["power", "process"])
 @pytest.mark.parametrize("attempt", range(3, 8))
 @pytest.mark.parametrize("fault", FAULTS)

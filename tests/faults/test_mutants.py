@@ -8,6 +8,7 @@ from mmembed.storage import format, journal_format, recovery
 from mmembed.storage.directory import DirectoryStore
 from mmembed.storage.health import Health
 from mmembed.storage.journal import Journal
+from mmembed.storage.lazy import LazyColumn
 from mmembed.storage.opened import Opened
 from mmembed.storage.superfile import SuperFile
 from tests.storage import test_bad_files
@@ -29,11 +30,11 @@ def killed(path, patch):
     kills.Campaign(path, "process", seed=5).run(40)
 
 
-def lose_power(path, durability, attempts, draws, chosen):
+def lose_power(path, durability, attempts, draws, chosen, layout="columns"):
     for attempt in attempts:
         folder = path.with_name(f"a{attempt}")
         folder.mkdir()
-        test_power.check_losses(folder / "t", durability, attempt, draws, chosen)
+        test_power.check_losses(folder / "t", durability, attempt, draws, chosen, layout)
 
 
 def power_lost(path, patch):
@@ -50,6 +51,16 @@ def power_cut(path, patch):
 def power_lost_unsynced(path, patch):
     """The same at level `process`, where they must be noticed."""
     lose_power(path, "process", (2, 3), draws=20, chosen=1500)
+
+
+def lazy_killed(path, patch):
+    """kill -9 of trainers of a lazy table."""
+    kills.Campaign(path, "process", seed=5, layout="lazy").run(40)
+
+
+def lazy_power_lost(path, patch):
+    """Losses of power over the model disk, under a lazy table."""
+    lose_power(path, "power", (53, 23), draws=12, chosen=1500, layout="lazy")
 
 
 def last_call(path, patch):
@@ -157,6 +168,31 @@ MUTANTS = {
     "the journal does not begin anew at a commit": (
         DirectoryStore, "commit", "self._begin(log.attempt, sync=False)", "pass",
         killed,
+    ),
+    "bits before the rows are on the disk": (
+        DirectoryStore, "commit", "            if power:\n                self._flush()",
+        "            for lazy in self._files.lazy_columns():\n"
+        "                lazy.record(sync=power)\n"
+        "            if power:\n                self._flush()", lazy_power_lost,
+    ),
+    "bits not synced before super": (
+        LazyColumn, "record", "if sync:", "if False:", lazy_power_lost,
+    ),
+    "bits not recorded at a commit": (
+        DirectoryStore, "commit", "lazy.record(sync=power)", "pass", lazy_killed,
+    ),
+    "blocks counted as written before their rows are": (
+        LazyColumn, "write_blocks", "array[ids] = self.unwritten.values(ids)", "pass", lazy_killed,
+    ),
+    "the journal takes holes for rows": (
+        Journal, "_take", "places.size:", "places.size > 1 << 40:", lazy_killed,
+    ),
+    "rows that come into a written block stay zeros": (
+        LazyColumn, "extend", "if stop > before and", "if False and", lazy_killed,
+    ),
+    "rows without bits are not put back": (
+        LazyColumn, "to_put_back", "differs.any(axis=1)", "differs.any(axis=1) & False",
+        lazy_killed,
     ),
     "a failed write is forgiven": (
         Health, "fatal", "self.failure = error", "pass",

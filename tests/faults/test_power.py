@@ -17,7 +17,7 @@ def check_losses(path, durability, attempt, draws, chosen, layout="columns"):
     return history.check(chosen)
 
 
-@pytest.mark.parametrize("layout", ["columns", "records"])
+@pytest.mark.parametrize("layout", ["columns", "records", "lazy"])
 def test_a_loss_of_power_at_any_call_leaves_the_last_commit(quick_path, layout):
     found = check_losses(quick_path, "power", 2, draws=8, chosen=1000, layout=layout)
 
@@ -34,7 +34,7 @@ def test_at_level_process_a_loss_of_power_is_noticed(quick_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", ["columns", "records"])
+@pytest.mark.parametrize("layout", ["columns", "records", "lazy"])
 @pytest.mark.parametrize("durability", ["power", "process"])
 @pytest.mark.parametrize("attempt", range(100, 200))
 def test_many_losses_of_power_leave_the_last_commit(quick_path, durability, attempt, layout):

@@ -271,7 +271,7 @@ def test_a_table_larger_than_the_disk_is_refused_before_the_disk_is_full(path, m
     with pytest.raises(
         OSError, match=r"No space left on device: \d+ bytes asked, \d+ free"
     ) as full:
-        Table.create(path, 2**45, 16)
+        Table.create(path, 2**45, 16, lazy=False)
 
     assert full.value.errno == errno.ENOSPC
     assert full.value.filename.endswith("weight.npy")

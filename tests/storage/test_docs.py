@@ -7,8 +7,15 @@ import re
 
 import pytest
 
-from mmembed.storage import changes_format, delta_format, format, journal_format, seals
-from mmembed.storage.column import MAX_NAME, Column, column_seed
+from mmembed.storage import (
+    bits_format,
+    changes_format,
+    delta_format,
+    format,
+    journal_format,
+    seals,
+)
+from mmembed.storage.column import BLOCK_BYTES, MAX_NAME, Column, column_seed
 from mmembed.storage.initial import Initial
 from mmembed.storage.records import MAX_DESCR, Records
 
@@ -67,7 +74,13 @@ def test_the_example_of_records_is_made_by_the_code():
 
     assert header[10:].startswith(line.removesuffix(" …").encode())
     assert str(MAX_DESCR) in PAGE
-    assert f"one bit each: {format.RECORDS}, records" in PAGE
+    assert f"one bit each: {format.LAZY}, lazy columns; {format.RECORDS}, records" in PAGE
+
+
+def test_the_page_has_the_struct_of_the_bits():
+    assert f'struct.Struct("{bits_format.HEADER.format}")' in PAGE
+    assert f"byte {bits_format.BITS_AT} + " in PAGE
+    assert f"rows that fit {BLOCK_BYTES} bytes" in PAGE
 
 
 def test_the_table_of_fields_has_the_offsets_of_the_code():

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from mmembed.errors import ReadOnlyTableError
 from mmembed.storage import Table
+from mmembed.storage import column as columns
 from mmembed.storage.column import column_seed
 from mmembed.storage.initial import Initial
 
@@ -32,12 +33,16 @@ class Machine(RuleBasedStateMachine):
     """A table in memory against its model."""
 
     on_disk = False
+    lazy = False
     beside = ()  # columns that are made with the table, as records with `weight`
 
     def __init__(self):
         super().__init__()
         self.directory = tempfile.mkdtemp() if self.on_disk else None
         self.path = f"{self.directory}/t" if self.on_disk else None
+
+    def whole(self, table, name):
+        return table.column(name)
 
     def initial(self, name, shape, dtype, init):
         rows = np.empty(shape, dtype)
@@ -59,6 +64,7 @@ class Machine(RuleBasedStateMachine):
             init=init,
             seed=seed,
             durability=durability,
+            lazy=self.lazy,
             columns={
                 name: {"scalar": True, "init": "ones", "dtype": dtype} for name in self.beside
             },
@@ -188,7 +194,7 @@ class Machine(RuleBasedStateMachine):
     def rows_are_those_of_the_model(self):
         assert self.table.columns == tuple(self.columns)
         for name, rows in self.columns.items():
-            column = self.table.column(name)
+            column = self.whole(self.table, name)
             assert column.dtype == rows.dtype
             assert np.array_equal(column, rows)
             ids = np.arange(len(rows))[::-1]
@@ -273,12 +279,46 @@ class RecordsMachine(DiskMachine):
         return super().load(name)
 
 
-@pytest.mark.parametrize("machine", [Machine, DiskMachine, RecordsMachine])
+class LazyMachine(DiskMachine):
+    """The same without rows that nobody has written, in blocks of a few rows."""
+
+    lazy = True
+
+    def whole(self, table, name):
+        return table.read(column=name)
+
+    @rule()
+    def a_second_reader_sees_the_same(self):
+        """A block that no commit knows is as the last commit has it."""
+        rows = len(self.columns["weight"])
+        with Table.open(self.path) as reader:
+            for name in self.recorded[3]:
+                then = self.initial(name, self.columns[name].shape, self.dtype, self.specs[name][2])
+                then[: len(self.committed[name])] = self.committed[name]
+                found, now = reader.read(column=name), self.columns[name]
+                assert all(
+                    np.array_equal(found[row], now[row]) or np.array_equal(found[row], then[row])
+                    for row in range(rows)
+                )
+
+    @precondition(lambda self: self.table.mode == "r+")
+    @rule()
+    def numpy_sees_the_same(self):
+        self.table.materialize()
+        super().numpy_sees_the_same()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(columns, "BLOCK_BYTES", 32)
+
+
+@pytest.mark.parametrize("machine", [Machine, DiskMachine, RecordsMachine, LazyMachine])
 def test_a_table_agrees_with_a_dict_of_arrays(machine):
     run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=25))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("machine", [Machine, DiskMachine, RecordsMachine])
+@pytest.mark.parametrize("machine", [Machine, DiskMachine, RecordsMachine, LazyMachine])
 def test_a_table_agrees_with_a_dict_of_arrays_for_long(machine):
     run_state_machine_as_test(machine, settings=settings(max_examples=1500, stateful_step_count=60))

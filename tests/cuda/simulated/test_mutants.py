@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import types
 from pathlib import Path
 
@@ -82,5 +83,6 @@ def test_mutant_is_caught(monkeypatch, name):
         if hasattr(module, public) and getattr(value, "__module__", None) == module.__name__:
             monkeypatch.setattr(module, public, value)
 
-    with pytest.raises((AssertionError, IndexError)):
+    # A lane that fails keeps the others waiting: which error is first is a matter of time.
+    with pytest.raises((AssertionError, IndexError, threading.BrokenBarrierError)):
         try_kernel(kernel)

@@ -93,18 +93,18 @@ class DirectoryStore(Store):
         self._pending = False
         self._cadence = Cadence()
         self._pid = os.getpid()
+        self._back = WriteBack(directory)
+        self._committed: CommittedView | None = None
         committed = view == "committed"
         self._files = Opened(
             directory, mode == "r+", self._health, keep=committed, share=self._share
         )
         self.superblock = self._files.super.last
-        self._committed: CommittedView | None = None
         if committed:
             self._committed = CommittedView(directory, self._files.super.file, self.superblock)
         self.clean = self.superblock.clean
         # Columns of which the disk may not have everything.
         self._unsynced = set() if self.clean else set(self._files.columns)
-        self._back = WriteBack(directory)
 
     @property
     def dirty_budget(self) -> int | None:

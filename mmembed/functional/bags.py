@@ -199,7 +199,7 @@ def _summed(
         weights = np.require(factors.array, out.dtype, ["C", "A"]).reshape(-1)
     met = _met(weight, bags)
     bags.check(_add_up(met, bags.starts, weights, mean, out))
-    table, ids = saved(weight, met.table), met.ids
+    table, ids = saved(weight, bags.plan, met.table, met.ids)
 
     of_factor = None if factors is None else factors.dtype
 

@@ -115,10 +115,14 @@ def rows_met(weight: Tensor, plan: RowPlan, ids: IdArray) -> tuple[FloatArray, I
     return table.gather(plan.unique, column=column), places_in(plan)
 
 
-def saved(weight: Tensor, rows: FloatArray) -> Tensor:
-    """Return what a lookup saves of a weight for backward: what `rows_met` gave, as a tensor."""
+def saved(weight: Tensor, plan: RowPlan, rows: FloatArray, ids: IdArray) -> tuple[Tensor, IdArray]:
+    """Return what a lookup saves for backward: a tensor with its rows, and which each id is there.
+
+    `rows, ids` : what it took the rows from, as in `rows_met`; kept of a table, whose array
+    backward could not ask for.
+    """
     as_if_its_own = getattr(weight, "as_if_its_own", None)
-    return weight if as_if_its_own is None else as_if_its_own(rows)
+    return (weight, plan.ids) if as_if_its_own is None else (as_if_its_own(rows), ids)
 
 
 def places_in(plan: RowPlan) -> RowArray:

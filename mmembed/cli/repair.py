@@ -28,8 +28,8 @@ def add_to(commands: Any) -> None:
     verb.add_argument(
         "--deep",
         action="store_true",
-        help="read every row: of a sealed table against its checksums, of others for numbers that "
-        "are not finite",
+        help="read every row: of a sealed table, or one with checksums of rows, against them; of "
+        "others for numbers that are not finite",
     )
     verb.add_argument("--json", action="store_true", help="as JSON, for programs")
     verb.set_defaults(run=run_verify)

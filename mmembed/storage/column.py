@@ -18,6 +18,8 @@ from ..narrow import as_dtype
 from .initial import Initial
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+CHECKSUM = "crc32"  # of the rows of another column, as uint32; see `checks`
+CHECKS = "crc."  # how the name of such a column begins
 QUANTIZED = "rowwise8"  # rows of bytes, each followed by its scale and bias; see `kernels.packed`
 _ALLOWED = "float32, float64, float16 or bfloat16"
 MAX_NAME = 100  # characters; with ".npy" and a digest behind it a file name stays below 255
@@ -94,7 +96,12 @@ class Column:
     def __post_init__(self) -> None:
         """Check every field."""
         check_name(self.name)
-        if self.dtype not in DTYPES and not self.quantized:
+        if self.dtype == CHECKSUM:
+            if not self.name.startswith(CHECKS) or (self.dim, str(self.init)) != (None, "zeros"):
+                raise ValueError(
+                    f"{self.name!r} cannot hold checksums: they are scalars of {CHECKS}NAME"
+                )
+        elif self.dtype not in DTYPES and not self.quantized:
             raise TypeError(f"a column's dtype must be {_ALLOWED}, got {self.dtype!r}")
         if self.dim is not None:
             whole_number("dim", self.dim, 0, MAX_BYTES)
@@ -113,6 +120,11 @@ class Column:
         """Whether rows are bytes with a scale and a bias; only `weight` can be so."""
         return self.dtype == QUANTIZED and self.name == "weight"
 
+    @property
+    def checks(self) -> str | None:
+        """The name of the column whose rows this one has checksums of, if it has."""
+        return self.name.removeprefix(CHECKS) if self.dtype == CHECKSUM else None
+
     def shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the column's array in a table of `rows` rows."""
         if self.dim is None:
@@ -122,6 +134,8 @@ class Column:
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of the column's array; MissingDependencyError without a package for it."""
+        if self.dtype == CHECKSUM:
+            return np.dtype(np.uint32)
         return np.dtype(np.uint8) if self.quantized else as_dtype(self.dtype)
 
     @property

@@ -51,8 +51,13 @@ class Described:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns, in the order in which they were added."""
-        return tuple(column.name for column in self._store.superblock.columns)
+        """The names of the columns, in the order in which they were added; not of checksums."""
+        return tuple(c.name for c in self._store.superblock.columns if c.checks is None)
+
+    @property
+    def checksums(self) -> bool:
+        """Whether there is a checksum of every row; see `create`."""
+        return any(column.checks is not None for column in self._store.superblock.columns)
 
     @property
     def nbytes(self) -> int:

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import final
 
+import numpy as np
+
 from ..errors import (
     ClosedTableError,
     ReadOnlyTableError,
@@ -28,7 +30,8 @@ from . import superfile
 from .cadence import Cadence
 from .changes import Changes, undone_rows
 from .changes_format import History, Name
-from .column import Column
+from .checks import set_sums
+from .column import CHECKS, Column
 from .column_files import (
     Mapped,
     by_name,
@@ -105,6 +108,7 @@ class DirectoryStore(Store):
         self.clean = self.superblock.clean
         # Columns of which the disk may not have everything.
         self._unsynced = set() if self.clean else set(self._files.columns)
+        self._unsummed: list[_Door] = []  # whose rows may have changed, and their checksums not
 
     @property
     def dirty_budget(self) -> int | None:
@@ -284,11 +288,20 @@ class DirectoryStore(Store):
         self._pending = True
         self._cadence.wrote()
         door = _Door(self._files.columns, self._unsynced, rows)
+        self._unsummed.append(door)
         try:
             yield door
             door.done()
         finally:
-            self._back.changed(door.met, rows)
+            try:  # half written rows stay, until somebody goes back, and may be committed
+                self._sum_up(door)
+            finally:
+                self._back.changed(door.met, rows)
+
+    def _sum_up(self, door: _Door) -> None:
+        """Bring the checksums of a door's rows up to date; an interrupt leaves it to `commit`."""
+        door.sum_up()
+        self._unsummed = [other for other in self._unsummed if other is not door]
 
     def will_write(self, rows: RowArray) -> None:
         """See `Table.will_write`."""
@@ -310,25 +323,29 @@ class DirectoryStore(Store):
                 "disk has is unknown; close the table and open it again"
             )
 
-    def add(self, column: Column) -> None:
+    def add(self, *columns: Column) -> None:
         """See `Store.add`; a file of that name which no commit knows is replaced."""
         self.check_writable()
         before = self.superblock
-        superblock = replace(before, columns=(*before.columns, column))
+        superblock = replace(before, columns=(*before.columns, *columns))
         check_room(superblock)
-        remove_column(self._files.directory, column.name)
+        for column in columns:
+            remove_column(self._files.directory, column.name)
         try:
-            write_column(self._files.directory, superblock, column)
+            for column in columns:
+                write_column(self._files.directory, superblock, column)
             self._files.directory.sync()
-            self._files.columns |= self._files.map(superblock, column)
+            for column in columns:
+                self._files.columns |= self._files.map(superblock, column)
             self.superblock = superblock
             self._pending = True
             self._back.forget()  # there may have been another file of that name
         except BaseException:
             self.superblock = before
-            self._files.columns.pop(column.name, None)
-            with contextlib.suppress(OSError):
-                remove_column(self._files.directory, column.name)
+            for column in columns:
+                self._files.columns.pop(column.name, None)
+                with contextlib.suppress(OSError):
+                    remove_column(self._files.directory, column.name)
             raise
 
     def resize(self, superblock: Superblock) -> None:
@@ -397,6 +414,8 @@ class DirectoryStore(Store):
         """See `Store.commit`: rows first, then the slot that the last commit does not use."""
         self.check_writable()
         check_room(superblock)
+        for door in self._unsummed:
+            self._sum_up(door)
         log, last = self._files.journal, self._files.super
         power = superblock.durability == "power"
         began = time.monotonic()
@@ -427,6 +446,7 @@ class DirectoryStore(Store):
         self.check_writable()
         log, last = self._files.journal, self._files.super
         with log.lock, self._health.fatal():
+            self._unsummed = []
             self._put_back()
             self._back.forget()
             known = {column.name for column in last.last.columns}
@@ -519,6 +539,7 @@ class _Door(Mapping[str, FloatArray]):
         self.met: dict[ColumnPages, str] = {}  # columns in records have theirs in common
         self._named: set[str] = set()
         self._watched: list[ColumnPages] = []
+        self._to_sum: list[str] | None = None  # columns that have checksums
 
     def __getitem__(self, name: str) -> FloatArray:
         mapped = self._columns[name]
@@ -544,11 +565,31 @@ class _Door(Mapping[str, FloatArray]):
         for pages in self._watched:
             pages.have()
 
+    def sum_up(self) -> None:
+        """Set the checksums of the rows in the columns that were taken.
+
+        Not of columns whose checksums were taken too: whoever did that brings rows with theirs.
+        """
+        if self._to_sum is None:
+            sums = {name: CHECKS + name for name in self._named}
+            self._to_sum = [
+                name for name, own in sums.items() if own not in self._named and self._is_sums(own)
+            ]
+        for name in self._to_sum:
+            array = self._columns[name].stored
+            assert array is not None
+            set_sums(array, self._rows, self[CHECKS + name])
+
+    def _is_sums(self, name: str) -> bool:
+        mapped = self._columns.get(name)
+        return mapped is not None and mapped.read.dtype == np.uint32
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
+        """Yield the columns but for checksums, which are there for whoever names them."""
+        return (name for name in self._columns if not self._is_sums(name))
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return sum(1 for _ in self)
 
 
 def _refuse_big_endian() -> None:

@@ -23,7 +23,8 @@ FORMAT_VERSION = 1
 # Features that a reader must know.
 LAZY = 1  # some column is lazy
 RECORDS = 2  # the first columns lie side by side in one file
-FEATURES = LAZY | RECORDS  # those that this version knows
+CHECKED = 4  # some column holds checksums of rows, which whoever writes rows must keep
+FEATURES = LAZY | RECORDS | CHECKED  # those that this version knows
 MAGIC = b"\x93MMEMB\r\n"
 ENDIAN = 0x01020304
 MAX_DEPTH = 50  # of metadata; what Python can parse it cannot always compare or copy
@@ -137,6 +138,8 @@ class Superblock:
             raise ValueError(f"columns must be distinct and begin with weight, got {names}")
         if self.columns[0].dim is None:
             raise ValueError("the column weight must be (rows, dim)")
+        if lost := [c.name for c in self.columns if c.checks and c.checks not in names]:
+            raise ValueError(f"{lost} hold checksums of columns that there are not")
         if self.records is not None:
             if self.records.columns != self.columns[: len(self.records.columns)]:
                 raise ValueError("records must be of the first columns, in their order")
@@ -203,7 +206,8 @@ def encode_copy(superblock: Superblock) -> bytes:
         MAGIC,
         FORMAT_VERSION,
         (LAZY if any(column.lazy for column in superblock.columns) else 0)
-        | (0 if superblock.records is None else RECORDS),
+        | (0 if superblock.records is None else RECORDS)
+        | (CHECKED if any(column.checks for column in superblock.columns) else 0),
         ENDIAN,
         len(text),
         superblock.uuid.bytes,

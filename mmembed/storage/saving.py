@@ -50,6 +50,16 @@ def mark_in_python(bits: Bits, rows: RowArray) -> None:
     np.bitwise_or.at(bits, rows >> 3, _EIGHT[rows & 7])
 
 
+def row_sums_in_python(rows_of_bytes: Bits, rows: RowArray, out: npt.NDArray[np.uint32]) -> int:
+    """Set out[row] to the CRC-32 of each row, 1 in the place of 0; see `row_sums`."""
+    bad = (rows < 0) | (rows >= len(rows_of_bytes))
+    if bad.any():
+        return int(np.argmax(bad))
+    for row in rows:
+        out[row] = zlib.crc32(rows_of_bytes[row].tobytes()) or 1
+    return -1
+
+
 def _unmarked_compiled(bits: Bits, rows: RowArray) -> RowArray:
     out = np.empty(rows.size, np.int64)
     return out[: _saving.unmarked(bits, np.ascontiguousarray(rows), out)]
@@ -59,5 +69,10 @@ def _mark_compiled(bits: Bits, rows: RowArray) -> None:
     _saving.mark(bits, np.ascontiguousarray(rows))
 
 
+def _row_sums_compiled(rows_of_bytes: Bits, rows: RowArray, out: npt.NDArray[np.uint32]) -> int:
+    return int(_saving.row_sums(rows_of_bytes, np.ascontiguousarray(rows), out))
+
+
 unmarked = unmarked_in_python if _saving is None else _unmarked_compiled
 mark = mark_in_python if _saving is None else _mark_compiled
+row_sums = row_sums_in_python if _saving is None else _row_sums_compiled

@@ -52,6 +52,8 @@ class SharedStore(DirectoryStore):
             check_not_quantized(store.superblock, path)
             if any(getattr(column, "lazy", False) for column in store.superblock.columns):
                 store._refuse("rows that are computed until they are written have one writer")
+            if any(column.checks for column in store.superblock.columns):
+                store._refuse("checksums of rows that two change at once would be of neither")
             if store._files.changes is not None:
                 store._refuse("changes cannot be tracked, and it tracks them: it has one writer")
             if store._lock.first:
@@ -155,9 +157,9 @@ class SharedStore(DirectoryStore):
         finally:
             self._release()
 
-    def add(self, column: Column) -> None:
-        """Refuse: other writers would not know the column."""
-        self._refuse(f"column {column.name!r} cannot be added")
+    def add(self, *columns: Column) -> None:
+        """Refuse: other writers would not know the columns."""
+        self._refuse(f"column {columns[0].name!r} cannot be added")
 
     def resize(self, superblock: Superblock) -> None:
         """Refuse: other writers have maps of the present rows."""

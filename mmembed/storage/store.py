@@ -108,8 +108,8 @@ class Store(abc.ABC):
         """See `Table.will_write`."""
 
     @abc.abstractmethod
-    def add(self, column: Column) -> None:
-        """Add a column that the table does not have; raises what `writing` raises."""
+    def add(self, *columns: Column) -> None:
+        """Add columns that the table does not have, all or none; raises what `writing` raises."""
 
     @abc.abstractmethod
     def resize(self, superblock: Superblock) -> None:
@@ -213,11 +213,11 @@ class MemoryStore(Store):
     def will_write(self, rows: RowArray) -> None:
         """Memory has no journal to prepare."""
 
-    def add(self, column: Column) -> None:
+    def add(self, *columns: Column) -> None:
         """See `Store.add`."""
         self.check_writable()
-        superblock = replace(self.superblock, columns=(*self.superblock.columns, column))
-        self._arrays[column.name] = _initial_array(column, superblock.rows)
+        superblock = replace(self.superblock, columns=(*self.superblock.columns, *columns))
+        self._arrays |= {c.name: _initial_array(c, superblock.rows) for c in columns}
         self.superblock = superblock
 
     def resize(self, superblock: Superblock) -> None:

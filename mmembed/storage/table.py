@@ -24,6 +24,7 @@ from ..narrow import as_dtype, wide
 from . import process, seals
 from .access import check_array, check_rows, settle
 from .backups import Copyable
+from .checks import sums_column
 from .column import (
     MAX_BYTES,
     Column,
@@ -112,6 +113,7 @@ class Table(Copyable):
         dirty_budget: int | None = None,
         allow_network_fs: bool = False,
         lazy: bool | None = None,
+        checksums: bool = False,
     ) -> Table:
         """Create a table and open it with mode "r+".
 
@@ -141,6 +143,9 @@ class Table(Copyable):
             their values are computed whenever they are read, and are the same. Making such a table
             takes no time and no room, and columns added to it are lazy too. By default tables from
             LAZY_FROM bytes on are, unless there is a `fill`. See `materialize`.
+        checksums : on disk, keep a checksum of every row in every column, those that are added
+            later too; `mmembed verify --deep` then tells which rows have become others by
+            themselves. It takes 4 bytes for each row and column, and time in every update.
         dirty_budget, allow_network_fs : see `open`.
 
         Raises
@@ -167,6 +172,8 @@ class Table(Copyable):
         if _is_lazy(lazy, path, rows * weight.row_bytes, fill, layout):
             weight = replace(weight, lazy=True)
             others = tuple(replace(column, lazy=column.row_bytes > 0) for column in others)
+        if _is_checked(checksums, path, fill):
+            others += tuple(sums_column(column, seed) for column in (weight, *others))
         records = arranged((weight, *others), layout, stride)
         superblock = Superblock.first(rows, weight, seed, durability, others, records)
         if path is None:
@@ -401,7 +408,9 @@ class Table(Copyable):
         present = store.superblock.column(name)
         if present is None:
             lazy = store.superblock.columns[0].lazy and column.row_bytes > 0
-            store.add(replace(column, lazy=lazy))
+            column = replace(column, lazy=lazy)
+            checked = self.checksums
+            store.add(column, *([sums_column(column, self.seed)] if checked else []))
         elif replace(present, lazy=False) != column:
             raise ValueError(f"the table has another column {name!r}: {present}, asked: {column}")
 
@@ -657,7 +666,8 @@ class Table(Copyable):
         """Return a writable table in memory with copies of all columns and a uuid of its own."""
         arrays = {name: self.read(column=name) for name in self.columns}
         superblock = self._open_store().superblock
-        columns = tuple(replace(column, lazy=False) for column in superblock.columns)
+        known = [column for column in superblock.columns if column.checks is None]
+        columns = tuple(replace(column, lazy=False) for column in known)
         return _rebuild(replace(superblock, uuid=uuid4(), columns=columns), arrays)
 
 
@@ -670,6 +680,20 @@ def _is_lazy(asked: bool | None, path: object, size: int, fill: Fill | None, lay
     if path is None or size == 0 or layout == "records":
         return False
     return asked if asked is not None else fill is None and size >= LAZY_FROM
+
+
+def _is_checked(asked: bool, path: object, fill: Fill | None) -> bool:
+    """Return whether a new table has checksums of its rows; ValueError if it cannot have."""
+    if not isinstance(asked, bool):
+        raise TypeError(f"checksums must be a bool, got {asked!r}")
+    if asked and path is None:
+        raise ValueError("checksums are of rows in files: a table in memory has none")
+    if asked and fill is not None:
+        raise ValueError(
+            "a table with a `fill` has no checksums, which take rows for their initial values; "
+            "create it without, and `write` the rows"
+        )
+    return asked
 
 
 def _beside(weight: Column, seed: int, name: str, given: Mapping[str, Any]) -> Column:

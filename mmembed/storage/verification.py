@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CorruptTableError, MmembedError
+from ..errors import CommitGoneError, CorruptTableError, MmembedError
 from ..kernels.packed import SCALE_BYTES
 from . import journal, superfile
 from .bits_format import name_of_bits
 from .changes import Changes
+from .checks import wrong_rows
 from .column import Column
 from .column_files import open_column
 from .directory import DirectoryStore
@@ -35,6 +36,7 @@ from .store import FloatArray
 _T = TypeVar("_T")
 
 OK, NOTE, BAD = "ok", "note", "bad"
+TOLD = 10  # rows that a finding names
 TRIES = 5  # a writer may commit while the parts are looked at, one after the other
 
 
@@ -53,7 +55,8 @@ def verify(path: str | os.PathLike[str], *, deep: bool = False, **allowed: bool)
     ----------
     path : the table's directory.
     deep : read every row too: against the checksums of a sealed table; of another, the numbers
-        that are not finite are counted.
+        that are not finite are counted. Of a table with checksums of rows, those that they deny are
+        named.
     allowed : allow_foreign and allow_network_fs, see `Table.open`.
 
     Raises
@@ -197,6 +200,11 @@ class _Search:
                 self.look(f"{filed.name}.npy", self._numbers, superblock, filed)
         if all(finding.state != BAD for finding in self.found):
             self.look("table", self._open)
+        if self.deep:
+            for sums in superblock.columns:
+                column = None if sums.checks is None else superblock.column(sums.checks)
+                if column is not None:
+                    self.look(f"{sums.name}.npy", self._rows, column, sums)
 
     def _seal(self, superblock: Superblock) -> None:
         if not self.deep:
@@ -226,6 +234,26 @@ class _Search:
                         inf += int(np.count_nonzero(np.isinf(numbers)))
         state = NOTE if nan or inf else OK
         self.say(f"{column.name}.npy", state, f"all rows read: {nan} NaN, {inf} infinite")
+
+    def _rows(self, column: Column, sums: Column) -> None:
+        from .table import Table  # which imports this module
+
+        path, told, count = self.directory.path, list[int](), 0
+        allow: Any = self.directory.allowed
+        try:
+            with Table.open(path, view="committed", **allow) as table:
+                for wrong in wrong_rows(table, column, sums):
+                    told += wrong[: TOLD - len(told)].tolist()
+                    count += wrong.size
+        except CommitGoneError as error:
+            self.say(f"{sums.name}.npy", NOTE, f"not all rows were compared: {error}")
+        else:
+            if not count:
+                self.say(f"{sums.name}.npy", OK, f"every row of {column.name} is what was written")
+        if count:
+            named = ", ".join(map(str, told)) + (", ..." if count > len(told) else "")
+            what = f"{count} rows of {column.name} are not what their checksums say: {named}"
+            self.say(f"{sums.name}.npy", BAD, what)
 
     def _open(self) -> None:
         """Open the table as a reader does: there may be a reason to refuse it as a whole."""

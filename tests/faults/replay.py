@@ -10,6 +10,7 @@ import contextlib
 import numpy as np
 
 from mmembed.storage import Table
+from mmembed.storage.checks import wrong_rows
 from mmembed.storage.column import column_seed
 from mmembed.storage.initial import Initial
 
@@ -85,13 +86,16 @@ def create(
 ) -> Model:
     """Create a table for runs; returns its model. Records have a column beside `weight`.
 
-    `layout` : that of the table, or "lazy", which has columns: one of them zeros, without bits.
+    `layout` : that of the table, or "lazy", which has columns: one of them zeros, without bits; or
+    "checked", which has columns and checksums of their rows.
     """
     lazy = layout == "lazy"
     beside = {"weight.sum": {"scalar": True, "init": "ones"}} if layout == "records" else {}
     if lazy:
         beside = {"state": {"init": "zeros"}}
-    options = {"layout": "columns" if lazy else layout, "columns": beside, "lazy": lazy}
+    checked = layout == "checked"
+    options = {"layout": "columns" if lazy or checked else layout, "columns": beside}
+    options |= {"lazy": lazy, "checksums": checked}
     Table.create(path, rows, dim, durability=durability, **options).close()
     model = Model(rows, dim)
     for name, how in beside.items():
@@ -144,3 +148,14 @@ def check(table: Table, model: Model) -> None:
     assert table.rows >= len(arrays["weight"])
     for name, array in model.grown(arrays, table.rows).items():
         assert np.array_equal(table.read(column=name), array), name
+    if table.checksums:
+        assert denied(table.path) == {}
+
+
+def denied(path) -> dict[str, list[int]]:
+    """Return the rows of the last commit that are not what their checksums say, by column."""
+    with Table.open(path, view="committed") as reader:
+        columns = {column.name: column for column in reader._store.superblock.columns}
+        pairs = [(columns[c.checks], c) for c in columns.values() if c.checks is not None]
+        found = {of.name: [*wrong_rows(reader, of, sums)] for of, sums in pairs}
+    return {name: np.concatenate(rows).tolist() for name, rows in found.items() if rows}

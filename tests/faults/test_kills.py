@@ -11,7 +11,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 @pytest.mark.parametrize(
     ("durability", "layout"),
-    [("power", "columns"), ("process", "columns"), ("power", "records"), ("power", "lazy")],
+    [
+        ("power", "columns"),
+        ("process", "columns"),
+        ("power", "records"),
+        ("power", "lazy"),
+        ("process", "checked"),
+    ],
 )
 def test_kills_at_random_moments_leave_the_last_commit(quick_path, durability, layout):
     campaign = Campaign(quick_path, durability, seed=1, layout=layout)
@@ -22,7 +28,7 @@ def test_kills_at_random_moments_leave_the_last_commit(quick_path, durability, l
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", ["columns", "records", "lazy"])
+@pytest.mark.parametrize("layout", ["columns", "records", "lazy", "checked"])
 @pytest.mark.parametrize("durability", ["power", "process"])
 def test_ten_thousand_kills_leave_the_last_commit(quick_path, durability, layout):
     campaign = Campaign(quick_path, durability, seed=2, layout=layout)

@@ -72,7 +72,9 @@ def last_call(path, patch):
 
 SAVE = "self._files.journal.save(rows, self._files.old_rows())"
 COUNT = "self._pending = True\n        self._cadence.wrote()"
-DOOR = "door = _Door(self._files.columns, self._unsynced, rows)"
+DOOR = (
+    "door = _Door(self._files.columns, self._unsynced, rows)\n        self._unsummed.append(door)"
+)
 GIVEN = f"{DOOR}\n        try:\n            yield door"
 THEN = f"finally:\n            {SAVE}\n        try:\n            pass"
 MUTANTS = {

@@ -265,7 +265,7 @@ BODY = EXAMPLE_HEAD + EXAMPLE_JSON
 FIELD_DAMAGES = {
     "magic": (change_at(BODY, 0, "<B", 0x94), "begins with"),
     "version": (change_at(BODY, 8, "<I", 2), "format version is 2, and this mmembed reads 1"),
-    "features": (change_at(BODY, 12, "<I", 4), "needs features 0x4"),
+    "features": (change_at(BODY, 12, "<I", 8), "needs features 0x8"),
     "endian": (change_at(BODY, 16, ">I", 0x01020304), "endian marker is 0x04030201"),
     "json too long": (change_at(BODY, 20, "<I", JSON_BYTES + 1), "has 8077 bytes of JSON"),
     "json length 2**32-1": (change_at(BODY, 20, "<I", 2**32 - 1), "at most 8076 fit"),

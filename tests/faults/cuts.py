@@ -40,12 +40,12 @@ def cut_power(place: pathlib.Path) -> None:
         os.close(fd)
 
 
-def _press(folder: pathlib.Path, chance: random.Random) -> None:
+def press(folder: pathlib.Path, chance: random.Random) -> None:
     """Write pages back at random, for ever, columns' most of the time."""
     write = ctypes.CDLL(None).sync_file_range
     write.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
     while True:
-        with contextlib.suppress(OSError, IndexError):
+        with contextlib.suppress(OSError, IndexError, ValueError):  # no files, an empty one
             names = [name for name in os.listdir(folder) if name.endswith(".npy")]
             name = chance.choice(names) if chance.random() < 0.9 else "undo"
             fd = os.open(folder / name, os.O_RDONLY)
@@ -95,7 +95,7 @@ class Cuts:
             table = Table.open(path, "r+")
             report(_STARTED, table.step, table.rows)
             pressing = random.Random(attempt)
-            threading.Thread(target=_press, args=(path, pressing), daemon=True).start()
+            threading.Thread(target=press, args=(path, pressing), daemon=True).start()
             replay.train(
                 *(table, attempt, table.step, table.step + 10_000),
                 lambda step: report(_COMMITTED, step, 0),

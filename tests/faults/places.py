@@ -1,7 +1,7 @@
 """Small file systems of a test's own: memory of a few MB, and ext4 or XFS in a file.
 
 Whether this machine allows them is found out by trying once. MMEMBED_REQUIRE_FAULTS lists what may
-not be skipped: tmpfs, ext4, xfs, strace.
+not be skipped: tmpfs, ext4, xfs, fuse, strace.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def why_not(facility: str) -> str | None:
     try:
         if facility == "strace":
             command("strace", "-f", "-o", "/dev/null", "-e", "inject=sync:error=EIO", "true")
+        elif facility == "fuse":
+            os.close(os.open("/dev/fuse", os.O_RDWR))
         else:
             with mounted(facility, SIZES[facility]):
                 pass

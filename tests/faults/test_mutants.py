@@ -16,7 +16,7 @@ from tests.storage import test_crash as crashes
 from tests.storage.examples import small_table
 from tests.storage.mutation import put_in
 
-from . import calls, cuts, kills, places, test_fuzz, test_power, test_super
+from . import blocks, calls, cuts, kills, places, test_fuzz, test_power, test_super
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
@@ -46,6 +46,13 @@ def power_cut(path, patch):
     """A file system of its own, shut down at random."""
     places.need("ext4")
     cuts.Cuts("ext4", seed=4).run(40)
+
+
+def blocks_recorded(path, patch):
+    """A file system over a disk that records, and what that disk may have kept."""
+    places.need("ext4")
+    places.need("fuse")
+    blocks.Campaign("ext4", seed=6).run(200)
 
 
 def power_lost_unsynced(path, patch):
@@ -94,6 +101,14 @@ MUTANTS = {
     ),
     "rows not synced at a commit, on a real file system": (
         DirectoryStore, "_flush", "memory.flush()", "pass", power_cut,
+    ),
+    "journal not synced before the store, on a disk that records": (
+        Journal, "_append", "if self._power:", "if False:", blocks_recorded,
+    ),
+    "super before the rows, on a disk that records": (
+        DirectoryStore, "commit", "            if power:\n                self._flush()",
+        "            last.record(superblock, sync=power)\n            if power:\n"
+        "                self._flush()", blocks_recorded,
     ),
     "super before the rows": (
         DirectoryStore, "commit", "            if power:\n                self._flush()",

@@ -343,9 +343,8 @@ class DirectoryStore(Store):
         except BaseException:
             self.superblock = before
             for column in columns:
-                self._files.columns.pop(column.name, None)
                 with contextlib.suppress(OSError):
-                    remove_column(self._files.directory, column.name)
+                    self._files.take_back(column.name)
             raise
 
     def resize(self, superblock: Superblock) -> None:
@@ -451,10 +450,8 @@ class DirectoryStore(Store):
             self._back.forget()
             known = {column.name for column in last.last.columns}
             for name in [name for name in self._files.columns if name not in known]:
-                if (lazy := self._files.columns.pop(name).lazy) is not None:
-                    lazy.close()
                 self._unsynced.discard(name)
-                remove_column(self._files.directory, name)
+                self._files.take_back(name)
             self.superblock = last.last
             self._begin(log.attempt + 1)
             self._pending = False

@@ -103,9 +103,9 @@ class LazyColumn:
         self._room = Blocks.none(column, rows)
         if bits is not None:
             found = bits.read(bits_file_bytes(column, rows) - BITS_AT, BITS_AT)
-            on = np.frombuffer(bytearray(found), np.uint8)
-            self.unwritten = Unwritten(column, Blocks(column, rows, on))
-            self._room.bits[:] = on
+            self.unwritten = Unwritten(column, Blocks.none(column, rows))
+            for blocks in (self.unwritten.written, self._room):
+                blocks.bits[:] = np.frombuffer(found, np.uint8)
         self._bits_room: set[int] = set()  # pages of the file of bits
         self._changed: set[int] = set()  # pages of it that must be written
         self._unsynced = True

@@ -14,14 +14,14 @@ from . import journal, superfile
 from .bits_format import name_of_bits
 from .changes import Changes
 from .column import Column
-from .column_files import Mapped, by_name, map_column, open_column
+from .column_files import Mapped, by_name, map_column, open_column, remove_column
 from .files import Directory, File, Identity, boot_id
 from .format import Superblock
 from .health import Health
 from .journal import Journal
 from .lazy import LazyColumn, unwritten_for_reading
 from .locks import WriterLock
-from .records import Filed, Records
+from .records import Filed
 from .recovery import examine, examine_header
 from .seals import check_not_sealed
 from .shared_journal import SharedJournal
@@ -128,6 +128,15 @@ class Opened:
             mapped = map_column(*place, writable=writable, lazy=lazy, unwritten=unwritten)
             return by_name(mapped, column)
 
+    def take_back(self, column: str) -> None:
+        """Let go of a column that no commit knows, and remove its files."""
+        mapped = self.columns.pop(column, None)
+        if mapped is not None and mapped.lazy is not None:
+            mapped.lazy.close()
+        for kind in ("npy", "bits"):
+            self._names.pop(f"{column}.{kind}", None)
+        remove_column(self.directory, column)
+
     @contextlib.contextmanager
     def column_files(self, superblock: Superblock) -> Iterator[list[tuple[Filed, File]]]:
         """Open, check and give all files of rows for a block."""
@@ -144,11 +153,7 @@ class Opened:
         Then others open the other file: what is written here, they never see; and whoever has made
         a new LOCK writes at the same time.
         """
-        present = {Records.name, *self.columns}
         for name, identity in self._names.items():
-            stem, _, kind = name.rpartition(".")
-            if kind in ("npy", "bits") and stem not in present:
-                continue  # of a column that was taken back
             if self.directory.identity(name) != identity:
                 raise CorruptTableError(
                     f"{self.directory.path}/{name} was removed or replaced while the table was "

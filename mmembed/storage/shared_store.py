@@ -50,7 +50,7 @@ class SharedStore(DirectoryStore):
         store = cls(Directory.open(path, **allowed), policy)
         try:
             check_not_quantized(store.superblock, path)
-            if any(getattr(column, "lazy", False) for column in store.superblock.columns):
+            if any(column.lazy for column in store.superblock.columns):
                 store._refuse("rows that are computed until they are written have one writer")
             if any(column.checks for column in store.superblock.columns):
                 store._refuse("checksums of rows that two change at once would be of neither")

@@ -7,6 +7,7 @@ so that a block which is written in between is read as it was.
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,10 @@ class Blocks:
 
     @classmethod
     def none(cls, column: Column, rows: int) -> Blocks:
-        """Return an empty set."""
-        return cls(column, rows, np.zeros(-(-blocks_of(column, rows) // 8), np.uint8))
+        """Return an empty set; children that are forked later see what is added to it."""
+        size = -(-blocks_of(column, rows) // 8)
+        memory = mmap.mmap(-1, max(1, size))  # shared with them, and zeros
+        return cls(column, rows, np.frombuffer(memory, np.uint8)[:size])
 
     def lacking(self, ids: IdArray) -> RowArray:
         """Return the places of ids whose block is not in the set; ids that are no rows are none."""

@@ -283,6 +283,35 @@ def test_rows_that_come_are_computed_also_in_a_block_that_is_written(tmp_path, r
         assert (table.read(column="sum") == 1).all()
 
 
+def test_a_column_that_was_taken_back_may_come_again_without_bits(tmp_path):
+    with Table.create(tmp_path / "t", 100, 4, lazy=True) as table:
+        table.commit()
+        table.add_column("late", init="normal")
+        table.rollback()
+        table.add_column("late", init="zeros")
+        table.commit()
+
+        assert not (tmp_path / "t" / "late.bits").exists()
+    assert not Table.open(tmp_path / "t").gather([3], column="late").any()
+
+
+def test_a_forked_child_sees_what_its_parent_writes_later(tmp_path):
+    asked, answer = os.pipe(), os.pipe()
+    with Table.create(tmp_path / "t", 1000, 8, lazy=True, init="normal") as table:
+        table.resize(2000)
+        table.write([900], 1)
+        if (child := os.fork()) == 0:
+            os.read(asked[0], 1)
+            right = (table[[1500]] == 7).all() and (table[[900]] == 1).all()
+            os.write(answer[1], b"y" if right else b"n")
+            os._exit(0)
+        table.write([1500], 7)
+        os.write(asked[1], b".")
+
+        assert os.read(answer[0], 1) == b"y"
+        os.waitpid(child, 0)
+
+
 def test_rows_go_back_to_their_initial_values_and_to_those_of_the_commit(tmp_path):
     with lazy_table(tmp_path / "t") as table:
         table.add_column("state")

@@ -25,10 +25,10 @@ _SEEN = 1
 
 
 class Expected:
-    """The rows at each commit."""
+    """The rows at each commit; `start` is what they are that were never trained."""
 
-    def __init__(self) -> None:
-        self._last = (0, np.zeros(ROWS, np.float32))
+    def __init__(self, start: float = 0) -> None:
+        self._last = (0, np.full(ROWS, start, np.float32))
         self._known = dict([self._last])
 
     def __getitem__(self, commit: int) -> np.ndarray:
@@ -48,11 +48,14 @@ def trained(number: int) -> np.ndarray:
     return chosen
 
 
-def create(path, durability: str) -> None:
-    with Table.create(path, ROWS, DIM, init="zeros", durability=durability) as table:
-        table.add_column("count", scalar=True)
+def create(path, durability: str, lazy: bool = False) -> None:
+    """Create a table with two commits; of a lazy one, most rows are those that nobody wrote."""
+    init = "ones" if lazy else "zeros"
+    with Table.create(path, ROWS, DIM, init=init, durability=durability, lazy=lazy) as table:
+        table.add_column("count", scalar=True, init=init)
         table.commit()
-        set_rows(table, np.arange(ROWS), Expected()[2])
+        rows = np.flatnonzero(trained(1) | trained(2)) if lazy else np.arange(ROWS)
+        set_rows(table, rows, Expected(lazy)[2][rows])
         table.commit()
 
 
@@ -71,9 +74,9 @@ def spoil(table: Table, chance: np.random.Generator, attempt: int) -> np.ndarray
     return rows
 
 
-def train(path, attempt: int, report) -> None:
+def train(path, attempt: int, report, lazy: bool = False) -> None:
     """Make commits, with other batches in every attempt, until killed."""
-    chance, expected = np.random.default_rng([7, attempt]), Expected()
+    chance, expected = np.random.default_rng([7, attempt]), Expected(lazy)
     table = Table.open(path, "r+")
     report(_SEEN, table.commits, 0)
     while True:
@@ -95,10 +98,10 @@ def train(path, attempt: int, report) -> None:
         time.sleep(0.004 * chance.random())
 
 
-def read(path, seed: int, gathers: int, report) -> None:
+def read(path, seed: int, gathers: int, report, lazy: bool = False) -> None:
     """Gather rows and compare them with those of the commit that row 0 tells."""
     os.nice(5)  # or the writer would get nothing done
-    expected, latest = Expected(), 0
+    expected, latest = Expected(lazy), 0
     batches = np.random.default_rng([8, seed]).integers(0, ROWS, (512, 9))
     batches[:, -1] = 0
     with Table.open(path, view="committed") as table:
@@ -117,16 +120,21 @@ def read(path, seed: int, gathers: int, report) -> None:
 
 
 def beside_killed_writers(
-    path, gathers: int, readers: int = 3, durability: str = "process", longest: float = 0.06
+    path,
+    gathers: int,
+    readers: int = 3,
+    durability: str = "process",
+    longest: float = 0.06,
+    lazy: bool = False,
 ) -> tuple[int, int]:
     """Let readers gather while trainers are killed; returns how many commits and kills there were.
 
     More readers than processors: what could go wrong needs one that is interrupted.
     """
-    create(path, durability)
+    create(path, durability, lazy)
     chance, attempt = random.Random(1), 0
     children = [
-        kills.in_child(lambda report, seed=seed: read(path, seed, gathers // readers, report))
+        kills.in_child(lambda report, seed=seed: read(path, seed, gathers // readers, report, lazy))
         for seed in range(readers)
     ]
     waiting = dict(children)
@@ -134,7 +142,7 @@ def beside_killed_writers(
     while waiting:
         attempt += 1
         writer, started = kills.in_child(
-            lambda report, attempt=attempt: train(path, attempt, report)
+            lambda report, attempt=attempt: train(path, attempt, report, lazy)
         )
         if attempt % 4:  # else it may be killed while it opens the table
             select.select([started], [], [])

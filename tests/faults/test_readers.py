@@ -24,6 +24,21 @@ def test_a_hundred_thousand_gathers_beside_killed_writers_are_each_of_one_commit
     assert killed > 20
 
 
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_gathers_of_a_lazy_table_beside_killed_writers_are_each_of_one_commit(
+    quick_path, durability
+):
+    paths = [quick_path.with_name(f"t{number}") for number in range(3)]  # most rows are computed
+    runs = [
+        readers.beside_killed_writers(path, 6_000, durability=durability, lazy=True)
+        for path in paths
+    ]
+    commits, killed = map(sum, zip(*runs, strict=True))
+
+    assert commits > 2 * len(runs)  # which there were at the start
+    assert killed > len(runs)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("durability", ["power", "process"])
 def test_ten_million_gathers_beside_killed_writers_are_each_of_one_commit(quick_path, durability):
